@@ -1,0 +1,1 @@
+"""What both daemons need of the network: TLS, the WebSocket, queues, timers, JSON over HTTP."""
