@@ -1,0 +1,162 @@
+"""What the daemons print: lines for a person or the journal, or JSON for machines.
+
+In: events of `twisted.logger`. Out: one line an event (a traceback follows its line). On standard
+output a line begins with its own text, ``[ws] …``, because the journal adds time and host; a file
+gets the time and the level first, because nothing else adds them. Never raises.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import IO, TextIO, cast
+
+from twisted.application.service import IServiceCollection, MultiService
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    formatEvent,
+    formatTime,
+)
+from twisted.python.components import Componentized
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+#: The values of ``--log-format``.
+FORMATS = ("text", "json")
+
+#: sd-daemon(3): the number that the journal reads in front of a line.
+_PRIORITY = {
+    LogLevel.debug: "<7>",
+    LogLevel.info: "<6>",
+    LogLevel.warn: "<4>",
+    LogLevel.error: "<3>",
+    LogLevel.critical: "<2>",
+}
+
+#: Control characters, written out: what a peer says can neither forge a line nor drive a terminal.
+_VISIBLE = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0))}
+
+
+@implementer(ILogObserver)
+class LineObserver:
+    """Writes events of level `info` and above to a text stream, one at a time, and flushes."""
+
+    def __init__(self, stream: IO[str], style: str) -> None:
+        """:param style: ``text``, ``journal``, ``file`` or ``json``"""
+        self._stream = stream
+        self._format = {
+            "text": _plain,
+            "journal": _journal,
+            "file": _dated,
+            "json": _json,
+        }[style]
+
+    def __call__(self, event: LogEvent) -> None:
+        if event.get("log_level") is LogLevel.debug:
+            return
+        text = self._format(event)
+        if not text:
+            return
+        try:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+        except UnicodeEncodeError:
+            encoding = getattr(self._stream, "encoding", None) or "ascii"
+            self._stream.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            # The reader of our output is gone. There is nobody left to tell.
+            return
+
+
+def _level(event: LogEvent) -> str:
+    return cast(str, getattr(event.get("log_level"), "name", "info"))
+
+
+def _plain(event: LogEvent) -> str:
+    text = formatEvent(event).translate(_VISIBLE)
+    failure = event.get("log_failure")
+    if isinstance(failure, Failure):
+        text += "\n" + failure.getTraceback().rstrip("\n")
+    return text
+
+
+def _journal(event: LogEvent) -> str:
+    mark = _PRIORITY.get(event.get("log_level", LogLevel.info), "<6>")
+    return "\n".join(mark + line for line in _plain(event).splitlines())
+
+
+def _dated(event: LogEvent) -> str:
+    text = _plain(event)
+    return text and f"{formatTime(event.get('log_time'))} {_level(event):<5} {text}"
+
+
+def _json(event: LogEvent) -> str:
+    moment = datetime.fromtimestamp(event.get("log_time", 0.0), UTC)
+    record: dict[str, object] = {
+        "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": _level(event),
+        "logger": event.get("log_namespace", ""),
+        "message": formatEvent(event),
+    }
+    failure = event.get("log_failure")
+    if isinstance(failure, Failure):
+        record["exception"] = failure.getTraceback()
+    return json.dumps(record, ensure_ascii=False) if record["message"] or failure else ""
+
+
+def observer_for(
+    twistd: Mapping[str, object], log_format: str, environ: Mapping[str, str], stdout: TextIO
+) -> LineObserver | None:
+    """The observer that ``twistd``'s own options and ours ask for together.
+
+    None where the operator chose one of twistd's own (``--syslog``, ``--logger``).
+    """
+    if twistd.get("syslog") or twistd.get("logger"):
+        return None
+    name = twistd.get("logfile") or ("-" if twistd.get("nodaemon") else "twistd.log")
+    if name != "-":
+        from twisted.python.logfile import LogFile
+
+        file = cast("IO[str]", LogFile.fromFullPath(str(name)))
+        return LineObserver(file, "json" if log_format == "json" else "file")
+    if log_format == "json":
+        return LineObserver(stdout, "json")
+    return LineObserver(stdout, "journal" if _is_journal(stdout, environ) else "text")
+
+
+def _is_journal(stdout: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether `stdout` leads to the journal: systemd names its device and inode for this test."""
+    try:
+        status = os.fstat(stdout.fileno())
+    except (OSError, ValueError):
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+class DaemonService(MultiService):
+    """The top service of a daemon, which brings its own log observer to ``twistd``.
+
+    A plugin's service never meets its application but in this hook; ``twistd`` asks the
+    application for an observer right after it.
+    """
+
+    observer: LineObserver | None = None
+
+    def setServiceParent(self, parent: IServiceCollection) -> None:
+        super().setServiceParent(parent)
+        if self.observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.observer)
+
+
+def fail_start(words: str) -> SystemExit:
+    """One line on the real standard error: why the daemon cannot start. Raise what it returns."""
+    stream = sys.__stderr__ or sys.stderr
+    stream.write(words.rstrip("\n") + "\n")
+    stream.flush()
+    return SystemExit(1)
