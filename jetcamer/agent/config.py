@@ -1,0 +1,304 @@
+"""The agent's configuration file: JSON in, one frozen value or one line of complaint out.
+
+A wrong member never passes in silence and never becomes a traceback: every fault is a
+:class:`ConfigError` whose text is a single line that names the file and the member. Values of
+members that hold secrets appear in no text. Section "Configuration" of docs/protocol.md lists the
+members; those that only the Go agent knew are accepted without a word.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from jetcamer.agent import config_checks as checks
+from jetcamer.agent import json_document
+from jetcamer.agent.files import Signature, read_whole, signature
+from jetcamer.agent.json_document import excerpt, quoted
+
+DEFAULT_PATH = "/etc/jetcamer/agent.config.json"
+#: Names the file where ``--config`` does not.
+ENVIRONMENT_NAME = "JETCAMER_AGENT_CONFIG"
+MAX_SIZE = 1 << 20
+
+
+class ConfigError(Exception):
+    """The text is one line for a person; `member` is the dotted name of the member, if one is."""
+
+    def __init__(self, path: str, member: str | None, words: str) -> None:
+        text = ": ".join(part for part in (path, member, words) if part)
+        super().__init__(
+            "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+        )
+        self.path = path
+        self.member = member
+
+
+class DeclaredCommand(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """A command the operator declared. `args` maps each argument to the pattern (a regular
+    expression) it must match whole; without `timeout_seconds`, ``commandTimeoutSeconds`` holds."""
+
+    argv: tuple[str, ...]
+    timeout_seconds: float | None = None
+    args: dict[str, str] = {}
+
+
+class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Every member by its documented name in snake_case. Intervals are seconds."""
+
+    log_paths: tuple[str, ...] = ()
+    web_listen: str = "127.0.0.1:9811"
+    instance_id: str | None = None
+    site_id: str = "default"
+    env: str = "prod"
+    aws_region: str | None = None
+    collector_flush_interval_seconds: float = 10.0
+    collector_max_batch_size: int = 500
+    ws_api_url: str | None = None
+    ws_secret: str | None = None
+
+    state_dir: str = "/var/lib/jetcamer"
+    ws_ca_file: str | None = None
+    ws_server_name: str | None = None
+    ws_proxy: str | None = None
+    ws_reconnect_jitter: float = 0.5
+    metrics_interval_seconds: float = 5.0
+    metrics_extended: bool = False
+    heartbeat_interval_seconds: float = 30.0
+    credential_poll_seconds: float = 10.0
+    command_timeout_seconds: float = 30.0
+    commands: dict[str, DeclaredCommand] = {}
+    s3_bucket: str = "cyber-agent-logs"
+    web_allow_remote: bool = False
+    web_token: str | None = None
+    forward_own_logs: bool = False
+
+    def listen_address(self) -> tuple[str, int]:
+        """Host and port of ``webListen``; the host is an IP address, or "" for every IPv4 one."""
+        return checks.listen_address(self.web_listen)
+
+    def __repr__(self) -> str:
+        shown = []
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if name in ("ws_secret", "web_token") and value is not None:
+                shown.append(f"{name}=<hidden>")
+            elif name == "ws_proxy" and value is not None:
+                shown.append(f"{name}={checks.redact_userinfo(value)!r}")
+            else:
+                shown.append(f"{name}={value!r}")
+        return f"AgentConfig({', '.join(shown)})"
+
+
+class ConfigSource(msgspec.Struct, frozen=True):
+    """Where a configuration came from: `path` is None where there was no file, and `watched` is
+    then the place where one would be found. `file_signature` is that of the file as it was read.
+    Each warning is one line that begins with the file's name."""
+
+    path: str | None
+    warnings: tuple[str, ...] = ()
+    watched: str | None = None
+    file_signature: Signature | None = None
+
+
+def load_config(
+    path: str | None, environ: Mapping[str, str], *, default_path: str = DEFAULT_PATH
+) -> tuple[AgentConfig, ConfigSource]:
+    """Read `path`, else the file the environment names, else the default one, which alone may be
+    missing. Raises :class:`ConfigError`."""
+    if path is None:
+        path = environ.get(ENVIRONMENT_NAME) or None
+    if path is None:
+        path = default_path
+        try:
+            os.lstat(path)
+        except FileNotFoundError:
+            return AgentConfig(), ConfigSource(path=None, watched=path)
+        except OSError:
+            pass  # reading it says what is wrong
+    # A daemon changes its working directory; the file is looked at again later.
+    return read_config(os.path.abspath(path))
+
+
+def read_config(path: str) -> tuple[AgentConfig, ConfigSource]:
+    """Read exactly this file. Raises :class:`ConfigError`."""
+    try:
+        data, status = read_whole(path, MAX_SIZE)
+    except FileNotFoundError:
+        raise ConfigError(path, None, "no such file") from None
+    except (OSError, ValueError) as error:
+        words = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(path, None, f"cannot be read: {words}") from None
+    config, warnings = decode_config(data, path)
+    warnings.extend(_mode_warnings(config, path, stat.S_IMODE(status.st_mode)))
+    source = ConfigSource(
+        path=path, warnings=tuple(warnings), watched=path, file_signature=signature(status)
+    )
+    return config, source
+
+
+def decode_config(data: bytes, path: str) -> tuple[AgentConfig, list[str]]:
+    """The configuration in `data`, and the warnings; `path` is the name the texts give it.
+    Raises :class:`ConfigError`."""
+    try:
+        document = json_document.parse(data)
+    except json_document.DocumentError as error:
+        raise ConfigError(path, error.member, error.words) from None
+    warnings = []
+    members: dict[str, Any] = {}
+    for name, value in document.items():
+        if name not in _EXPECTED:
+            if not _UNUSED.match(name):
+                warnings.append(f"{path}: {quoted(name)}: unknown member, ignored{_nearest(name)}")
+        elif value == "" and name in _EMPTY_IS_UNSET:
+            if name in _HIDDEN:
+                warnings.append(f"{path}: {name}: is empty and counts as not set")
+        else:
+            try:
+                json_document.check_text(value)
+            except ValueError as error:
+                raise ConfigError(path, name, str(error)) from None
+            members[name] = value
+    if isinstance(members.get("commands"), dict):
+        members["commands"] = _commands(path, members["commands"])
+    config = _convert(path, members)
+    for name, value in members.items():
+        if name in _LIMITS:
+            _check_limits(path, name, value)
+    for name, attribute in zip(_EXPECTED, config.__struct_fields__, strict=True):
+        value = getattr(config, attribute)
+        if name in members and name in _CHECKS and value is not None:
+            try:
+                _CHECKS[name](value)
+            except ValueError as error:
+                raise ConfigError(path, name, str(error)) from None
+    _check_web(path, config)
+    if config.ws_api_url is not None and not checks.websocket_url(config.ws_api_url):
+        warnings.append(f"{path}: wsApiUrl: ws:// to another machine is not encrypted; use wss://")
+    return config, warnings
+
+
+# Lower and upper bound of each number, and what it counts.
+_LIMITS: dict[str, tuple[float, float, str]] = {
+    "collectorFlushIntervalSeconds": (1, 86400, "a number of seconds"),
+    "collectorMaxBatchSize": (1, 100_000, "a whole number"),
+    "wsReconnectJitter": (0, 0.5, "a number"),
+    "metricsIntervalSeconds": (1, 86400, "a number of seconds"),
+    "heartbeatIntervalSeconds": (1, 86400, "a number of seconds"),
+    "credentialPollSeconds": (1, 86400, "a number of seconds"),
+    "commandTimeoutSeconds": (1, 86400, "a number of seconds"),
+}
+_CHECKS: dict[str, Callable[[Any], object]] = {
+    "logPaths": checks.log_paths,
+    "webListen": checks.listen_address,
+    "instanceId": checks.identifier,
+    "siteId": checks.identifier,
+    "env": checks.identifier,
+    "awsRegion": checks.region,
+    "wsApiUrl": checks.websocket_url,
+    "stateDir": checks.absolute,
+    "wsCaFile": checks.ca_file,
+    "wsServerName": checks.server_name,
+    "wsProxy": checks.proxy,
+    "s3Bucket": checks.bucket,
+    "webToken": checks.web_token,
+}
+_EXPECTED: dict[str, str] = {
+    **dict.fromkeys(AgentConfig.__struct_encode_fields__, "a string"),
+    **dict.fromkeys(("metricsExtended", "webAllowRemote", "forwardOwnLogs"), "true or false"),
+    **{name: f"{noun}, at least {low}" for name, (low, _, noun) in _LIMITS.items()},
+    "logPaths": "an array of strings",
+    "commands": "an object of declared commands",
+}
+# The old program could not tell an empty string from a missing member, and files say "" for it.
+_EMPTY_IS_UNSET = frozenset(
+    {"webListen", "instanceId", "siteId", "env", "awsRegion", "wsApiUrl", "wsSecret"}
+)
+# Texts in these may be, or hold, a secret: no message quotes them.
+_HIDDEN = frozenset({"wsSecret", "webToken", "wsProxy", "wsApiUrl"})
+_UNUSED = re.compile(
+    r"collectorUrl$|collectorApiKey$|security|geoLite|firewall|awsNetworkAcl", re.I
+)
+
+
+def _commands(path: str, declared: dict[str, Any]) -> dict[str, DeclaredCommand]:
+    if not declared:
+        return {}
+    from jetcamer.agent.commands.declared import compile_declared
+
+    commands = {}
+    for name, value in declared.items():
+        try:
+            command = msgspec.convert(value, DeclaredCommand)
+            compile_declared(name, command.argv, command.timeout_seconds, command.args)
+        except msgspec.ValidationError as error:
+            # "Expected `str`, got `int` - at `$.argv[1]`": the place belongs to the name.
+            words, _, place = str(error).partition(" - at `$")
+            member = f"commands.{quoted(name)}{place.rstrip('`')}"
+            words = words[:1].lower() + words[1:].replace("`", "")
+            raise ConfigError(path, member, words) from None
+        except ValueError as error:  # which names the member itself
+            member, _, words = str(error).partition(": ")
+            raise ConfigError(path, member, words) from None
+        commands[name] = command
+    return commands
+
+
+def _convert(path: str, members: dict[str, Any]) -> AgentConfig:
+    try:
+        return msgspec.convert(members, AgentConfig)
+    except msgspec.ValidationError as error:
+        found = re.search(r"at `\$\.(\w+)", str(error))
+        if found is None:
+            raise ConfigError(path, None, str(error)) from None
+        raise _unexpected(path, found[1], _EXPECTED[found[1]], members[found[1]]) from None
+
+
+def _check_limits(path: str, name: str, value: float) -> None:
+    low, high, noun = _LIMITS[name]
+    if value < low:
+        raise _unexpected(path, name, f"{noun}, at least {low}", value)
+    if not value <= high:
+        raise _unexpected(path, name, f"{noun}, at most {high}", value)
+
+
+def _check_web(path: str, config: AgentConfig) -> None:
+    host, _ = config.listen_address()
+    if not checks.is_loopback(host) and not config.web_allow_remote:
+        words = (
+            "can be reached from other machines; listen on 127.0.0.1, "
+            'or set "webAllowRemote": true and a webToken'
+        )
+        raise ConfigError(path, "webListen", words)
+    if config.web_allow_remote and config.web_token is None:
+        raise ConfigError(path, "webToken", "missing; webAllowRemote needs one")
+
+
+def _mode_warnings(config: AgentConfig, path: str, mode: int) -> list[str]:
+    secret = config.ws_secret or config.web_token
+    if config.ws_proxy is not None and checks.has_password(config.ws_proxy):
+        secret = config.ws_proxy
+    warnings = []
+    if secret and mode & stat.S_IROTH:
+        warnings.append(f"{path}: holds a secret and everybody may read it (mode {mode:04o})")
+    if mode & stat.S_IWOTH:
+        warnings.append(f"{path}: everybody may change it (mode {mode:04o})")
+    return warnings
+
+
+def _unexpected(path: str, name: str, expected: str, value: Any) -> ConfigError:
+    got = json_document.kind(value) if name in _HIDDEN else excerpt(value)
+    return ConfigError(path, name, f"expected {expected}, got {got}")
+
+
+def _nearest(name: str) -> str:
+    import difflib
+
+    known = {known.lower(): known for known in (*_EXPECTED, "collectorUrl", "collectorApiKey")}
+    close = difflib.get_close_matches(name.lower()[:64], known, n=1)
+    return f"; did you mean {known[close[0]]}?" if close else ""
