@@ -1,0 +1,453 @@
+"""The WebSocket server: its limits, byte by byte, and its life as a service."""
+
+from __future__ import annotations
+
+from email.utils import parsedate_to_datetime
+from time import time
+
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+from txaio import tx
+
+from jetcamer.hub.gateway import Gateway
+from jetcamer.hub.registry import AgentRegistry
+from jetcamer.hub.session import AgentSession, Connection
+from jetcamer.hub.websocket import DEFAULT_LIMITS, AgentWebSocketFactory
+from tests.hub.doubles import NOW, RecordingListener, SealingAgent, keys
+from tests.hub.raw_websocket import BINARY, CLOSE, PING, PONG, TEXT, RawClient, frame, request
+
+
+class GatewayTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        # Not a whole number of seconds: Autobahn rounds its deadlines.
+        self.clock.advance(1000.75)
+        # The factory sets it; this puts it back.
+        self.patch(tx.config, "loop", None)
+        self.keys = keys()
+        self.listener = RecordingListener()
+        self.registry = AgentRegistry(self.clock, self.listener)
+        self.factory = AgentWebSocketFactory(self.clock, self.make_session, DEFAULT_LIMITS)
+        self.agent = SealingAgent()
+        self.clients: list[RawClient] = []
+
+    def tearDown(self) -> None:
+        for client in self.clients:
+            client.lose()
+        self.assertEqual(self.auth_deadlines(), 0)
+        # What is left are Autobahn's empty buckets of deadlines.
+        self.clock.advance(60)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.factory.connections, set())
+
+    def make_session(self, connection: Connection) -> AgentSession:
+        return AgentSession(connection, self.keys, self.registry, lambda: NOW)
+
+    def connect(self, upgrade: bool = True) -> RawClient:
+        client = RawClient(self.factory, upgrade)
+        self.clients.append(client)
+        return client
+
+    def authenticated(self) -> RawClient:
+        client = self.connect()
+        client.send(frame(TEXT, self.agent.auth()))
+        self.assertEqual(self.listener.names()[-1:], ["authenticated"])
+        return client
+
+    def auth_deadlines(self) -> int:
+        calls = self.clock.getDelayedCalls()
+        return sum(getattr(call.func, "__name__", "") == "auth_overdue" for call in calls)
+
+    def advance(self, seconds: float) -> None:
+        self.clock.pump([0.5] * int(seconds * 2))
+
+
+class HandshakeTests(GatewayTestCase):
+    def test_upgrade(self) -> None:
+        """It upgrades, says what time it is, and agrees to nothing else."""
+        client = self.connect(upgrade=False)
+        client.send(
+            request(
+                "/agent?x=1",
+                "Origin: https://evil.example",
+                "Sec-WebSocket-Protocol: chat, wamp.2.json",
+                "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",
+            )
+        )
+        head = client.read().decode()
+        self.assertTrue(head.startswith("HTTP/1.1 101 "))
+        headers = dict(line.split(": ", 1) for line in head.splitlines()[1:] if line)
+        self.assertNotIn("Sec-WebSocket-Extensions", headers)
+        self.assertNotIn("Sec-WebSocket-Protocol", headers)
+        date = parsedate_to_datetime(headers["Date"]).timestamp()
+        self.assertLess(abs(date - time()), 60)
+
+    def refused(self, data: bytes, status: bytes) -> None:
+        client = self.connect(upgrade=False)
+        client.send(data)
+        self.assertTrue(client.read().startswith(b"HTTP/1.1 " + status + b" "))
+        self.assertTrue(client.gone)
+        self.assertEqual(self.listener.events, [])
+
+    def test_other_paths(self) -> None:
+        for path in ("/", "/agents", "/agent/", "/AGENT", "/%61gent"):
+            self.refused(request(path), b"404")
+
+    def test_no_upgrade(self) -> None:
+        """There is no status page, and no redirect to wherever a link says."""
+        self.refused(b"GET /agent?redirect=http://evil HTTP/1.1\r\nHost: x\r\n\r\n", b"426")
+
+    def test_old_version(self) -> None:
+        old = request().replace(b"Version: 13", b"Version: 8")
+        self.refused(old, b"400")
+
+    def test_garbage(self) -> None:
+        self.refused(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"400")
+
+    def test_large_request(self) -> None:
+        """Headers without end are not collected without end."""
+        client = self.connect(upgrade=False)
+        client.send(b"GET /agent HTTP/1.1\r\n")
+        for _ in range(16):
+            client.send(b"X-Filler: " + b"x" * 1014 + b"\r\n")
+        self.assertTrue(client.read().startswith(b"HTTP/1.1 431 "))
+        self.assertTrue(client.gone)
+
+    def test_slow_request(self) -> None:
+        client = self.connect(upgrade=False)
+        client.send(b"GET /agent HTTP/1.1\r\n")
+        self.advance(8.5)
+        self.assertFalse(client.gone)
+        self.advance(1.5)
+        self.assertTrue(client.transport.aborted)
+
+    def test_lingering(self) -> None:
+        """A peer that does not take its refusal is dropped all the same."""
+        client = self.connect(upgrade=False)
+        client.send(request("/elsewhere"))
+        self.assertTrue(client.transport.disconnecting)
+        self.assertFalse(client.transport.aborted)
+        self.advance(2)
+        self.assertTrue(client.transport.aborted)
+
+
+class LimitTests(GatewayTestCase):
+    def test_options(self) -> None:
+        """Every limit that Autobahn leaves open is set on the connection itself."""
+        protocol = self.connect().protocol
+        self.assertEqual(
+            {
+                name: getattr(protocol, name)
+                for name in (
+                    "versions",
+                    "webStatus",
+                    "utf8validateIncoming",
+                    "requireMaskedClientFrames",
+                    "maxFramePayloadSize",
+                    "maxMessagePayloadSize",
+                    "failByDrop",
+                    "openHandshakeTimeout",
+                    "closeHandshakeTimeout",
+                    "tcpNoDelay",
+                    "autoPingInterval",
+                    "autoPingTimeout",
+                    "serveFlashSocketPolicy",
+                    "trustXForwardedFor",
+                )
+            },
+            {
+                "versions": [13],
+                "webStatus": False,
+                "utf8validateIncoming": True,
+                "requireMaskedClientFrames": True,
+                "maxFramePayloadSize": 1 << 20,
+                "maxMessagePayloadSize": 1 << 20,
+                "failByDrop": False,
+                "openHandshakeTimeout": 10,
+                "closeHandshakeTimeout": 2,
+                "tcpNoDelay": True,
+                "autoPingInterval": 25,
+                "autoPingTimeout": 10,
+                "serveFlashSocketPolicy": False,
+                "trustXForwardedFor": 0,
+            },
+        )
+        self.assertIsNone(protocol._perMessageCompress)
+        self.assertEqual(protocol.websocket_protocol_in_use, None)
+
+    def test_largest_message(self) -> None:
+        """A message of exactly 1 MiB arrives, in fragments too."""
+        client = self.authenticated()
+        empty = len(self.agent.seal("log", {"level": "info", "message": ""}))
+        message = self.agent.seal("log", {"level": "info", "message": "x" * ((1 << 20) - empty)})
+        self.assertEqual(len(message), 1 << 20)
+        client.send(frame(TEXT, message[: 1 << 19], fin=False))
+        client.send(frame(0, message[1 << 19 :]))
+        self.assertEqual(self.listener.names(), ["authenticated", "log"])
+
+    def test_larger_message(self) -> None:
+        """One byte more is refused when it is announced, not when it has been collected."""
+        client = self.authenticated()
+        client.send(frame(TEXT, length=(1 << 20) + 1))
+        code, _ = client.closed_with()
+        self.assertEqual(code, 1009)
+        self.advance(2)
+        self.assertTrue(client.transport.aborted)
+
+    def test_larger_in_fragments(self) -> None:
+        client = self.authenticated()
+        client.send(frame(TEXT, b"x" * (1 << 19), fin=False))
+        client.send(frame(0, b"x" * (1 << 19), fin=False))
+        client.send(frame(0, b"x", fin=False))
+        code, _ = client.closed_with()
+        self.assertEqual(code, 1009)
+
+    def test_empty_fragments(self) -> None:
+        """Frames without content, without end, are not collected without end."""
+        client = self.authenticated()
+        client.send(frame(TEXT, fin=False))
+        client.send(frame(0, fin=False) * 16_383)
+        self.assertEqual(client.frames(), [])
+        client.send(frame(0, fin=False))
+        self.assertEqual(client.closed_with(), (1009, "too many fragments"))
+
+    def test_unmasked(self) -> None:
+        client = self.connect()
+        client.send(bytes([0x81, 2]) + b"{}")
+        self.assertEqual(client.closed_with()[0], 1002)
+
+    def test_not_utf8(self) -> None:
+        client = self.connect()
+        client.send(frame(TEXT, b"\xff\xfe"))
+        self.assertEqual(client.closed_with()[0], 1007)
+
+    def test_pinged(self) -> None:
+        """A silent peer is pinged; one that answers stays."""
+        client = self.authenticated()
+        for _ in range(3):
+            self.advance(11)
+            self.assertFalse(client.gone)
+            self.assertEqual(client.frames(), [])
+            self.advance(14)
+            ((opcode, payload),) = client.frames()
+            self.assertEqual(opcode, PING)
+            client.send(frame(PONG, payload))
+
+    def test_half_open(self) -> None:
+        """One that does not answer is dropped, and gone for the rest of the hub."""
+        client = self.authenticated()
+        self.advance(25 + 10 + 1)
+        self.assertTrue(client.transport.aborted)
+        client.lose()
+        self.clients.remove(client)
+        (words,) = self.listener.of("disconnected")
+        self.assertIn("ping timeout", words)
+
+    def test_deaf(self) -> None:
+        """A peer that does not read is not read from, and what waits for it is bounded."""
+        client = self.authenticated()
+        done = []
+        for _ in range(12):
+            if client.transport.producer is not None:
+                # A full transport says so at each write.
+                client.transport.producer.pauseProducing()
+                self.assertEqual(client.transport.producerState, "paused")
+            done.append(self.registry.send_command("agent-1", "echo", {"text": "x" * 100_000}))
+        self.assertTrue(client.transport.aborted)
+        self.assertLess(len(client.read()), 1 << 20)
+        client.lose()
+        self.clients.remove(client)
+        self.assertEqual(self.listener.of("disconnected"), ["the agent does not read"])
+        for each in done:
+            self.failureResultOf(each)
+
+    def test_reads_again(self) -> None:
+        client = self.authenticated()
+        for _ in range(3):
+            client.transport.producer.pauseProducing()
+            done = self.registry.send_command("agent-1", "echo", {"text": "x" * 600_000})
+            client.transport.producer.resumeProducing()
+            done.addErrback(lambda _: None).cancel()
+        self.assertEqual(client.transport.producerState, "producing")
+        self.assertFalse(client.gone)
+
+
+class ConversationTests(GatewayTestCase):
+    def test_auth_timeout(self) -> None:
+        """Who says nothing for 30 s is told so."""
+        client = self.connect()
+        self.advance(25)
+        client.send(frame(PONG, client.frames()[0][1]))
+        self.advance(4.5)
+        self.assertEqual(client.frames(), [])
+        self.advance(0.5)
+        self.assertEqual(client.closed_with(), (1008, "auth_timeout"))
+
+    def test_authenticated_in_time(self) -> None:
+        client = self.connect()
+        self.assertEqual(self.auth_deadlines(), 1)
+        client.send(frame(TEXT, self.agent.auth()))
+        self.assertEqual(self.auth_deadlines(), 0)
+        self.advance(24)
+        client.send(frame(TEXT, self.agent.metrics()))
+        self.advance(10)
+        self.assertFalse(client.gone)
+        self.assertNotIn(CLOSE, [opcode for opcode, _ in client.frames()])
+
+    def test_close_codes(self) -> None:
+        """Codes that Autobahn's own `sendClose` would refuse reach the agent with their reason."""
+        for code, reason in (
+            (1000, "replaced_by_new_connection"),
+            (1003, "invalid_json"),
+            (1008, "invalid_signature"),
+            (1011, "internal_error"),
+            (1012, "service_restart"),
+            (1013, "try_again_later"),
+        ):
+            client = self.connect()
+            client.protocol.session.close(code, reason)
+            self.assertEqual(client.closed_with(), (code, reason))
+            client.answer_close(code)
+            self.assertTrue(client.gone)
+
+    def test_binary(self) -> None:
+        client = self.connect()
+        client.send(frame(BINARY, self.agent.auth()))
+        self.assertEqual(client.closed_with(), (1003, "not_text"))
+        self.assertEqual(self.listener.names(), ["refused"])
+
+    def test_malformed(self) -> None:
+        client = self.authenticated()
+        client.send(frame(TEXT, b"{"))
+        self.assertEqual(client.closed_with(), (1003, "invalid_json"))
+
+    def test_nothing_after_a_refusal(self) -> None:
+        """What was sent together with a bad message is not acted upon."""
+        client = self.authenticated()
+        client.send(frame(TEXT, b"{") + frame(TEXT, self.agent.metrics()))
+        self.assertEqual(self.listener.names(), ["authenticated", "refused"])
+
+    def test_listener_fails(self) -> None:
+        """A fault of ours is ours: 1011, logged, and the other agents stay."""
+        other = self.connect()
+        other.send(frame(TEXT, SealingAgent("agent-2").auth()))
+        client = self.authenticated()
+        self.listener.raises = RuntimeError("disk full")
+        client.send(frame(TEXT, self.agent.metrics()))
+        self.assertEqual(client.closed_with(), (1011, "internal_error"))
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.listener.raises = None
+        self.assertFalse(other.gone)
+
+    def test_command(self) -> None:
+        client = self.authenticated()
+        done = self.registry.send_command("agent-1", "ping", {})
+        ((opcode, message),) = client.frames()
+        self.assertEqual(opcode, TEXT)
+        nonce = self.agent.key.open(message).nonce
+        client.send(frame(TEXT, self.agent.result("ping", "pong", nonce)))
+        self.assertEqual(self.successResultOf(done).result, "pong")
+
+    def test_how_it_ended(self) -> None:
+        """The hub says in words which side ended a connection, and how."""
+        for end in (
+            lambda client: client.answer_close(1000),
+            lambda client: client.send(frame(TEXT, b"{")),
+            lambda client: None,
+        ):
+            client = self.authenticated()
+            end(client)
+            client.lose()
+            self.clients.remove(client)
+        self.assertEqual(
+            self.listener.of("disconnected"),
+            [
+                "closed by the agent: 1000",
+                "closed by the hub: 1003 invalid_json",
+                "peer dropped the TCP connection without previous WebSocket closing handshake",
+            ],
+        )
+
+    def test_address(self) -> None:
+        self.authenticated()
+        (session,) = self.registry
+        self.assertEqual(session.peer, "192.0.2.7:50000")
+
+
+class DrainTests(GatewayTestCase):
+    def test_nobody(self) -> None:
+        self.successResultOf(self.factory.drain())
+
+    def test_agents_are_told(self) -> None:
+        client = self.authenticated()
+        drained = self.factory.drain()
+        self.assertEqual(client.closed_with(), (1012, "service_restart"))
+        self.assertNoResult(drained)
+        client.answer_close(1012)
+        client.lose()
+        self.clients.remove(client)
+        self.successResultOf(drained)
+
+    def test_frozen_agent(self) -> None:
+        """An agent that does not answer does not hold the hub up."""
+        client = self.authenticated()
+        drained = self.factory.drain()
+        self.advance(2)
+        self.assertTrue(client.transport.aborted)
+        client.lose()
+        self.clients.remove(client)
+        self.successResultOf(drained)
+
+    def test_half_way(self) -> None:
+        """A connection that has not upgraded is dropped."""
+        client = self.connect(upgrade=False)
+        drained = self.factory.drain()
+        self.assertTrue(client.transport.aborted)
+        client.lose()
+        self.clients.remove(client)
+        self.successResultOf(drained)
+
+    def test_too_late(self) -> None:
+        """A connection that was accepted just before gets 503."""
+        self.authenticated()
+        late = self.connect(upgrade=False)
+        self.factory.draining = True
+        late.send(request())
+        self.assertTrue(late.read().startswith(b"HTTP/1.1 503 "))
+
+
+class ServiceTests(SynchronousTestCase):
+    def make_session(self, connection: Connection) -> AgentSession:
+        return AgentSession(connection, keys(), RecordingListener(), lambda: NOW)
+
+    def test_listens(self) -> None:
+        reactor = MemoryReactorClock()
+        gateway = Gateway(reactor, "tcp:8443:interface=127.0.0.1", self.make_session)
+        gateway.startService()
+        ((port, factory, _, interface),) = reactor.tcpServers
+        self.assertEqual((port, interface), (8443, "127.0.0.1"))
+        self.assertIs(factory, gateway.factory)
+        self.successResultOf(gateway.stopService())
+        self.assertRaises(RuntimeError, lambda: gateway.port)
+
+    def test_port_taken(self) -> None:
+        """A hub that cannot listen does not run on deaf."""
+        reactor = MemoryReactorClock()
+
+        def taken(*args: object, **options: object) -> None:
+            raise CannotListenError("127.0.0.1", 8443, OSError(98, "Address already in use"))
+
+        reactor.listenTCP = taken
+        gateway = Gateway(reactor, "tcp:8443:interface=127.0.0.1", self.make_session)
+        self.assertRaises(CannotListenError, gateway.startService)
+        self.successResultOf(gateway.stopService())
+
+    def test_bad_description(self) -> None:
+        with self.assertRaises(ValueError):
+            Gateway(MemoryReactorClock(), "carrier-pigeon:1", self.make_session)
+
+    def test_never_started(self) -> None:
+        gateway = Gateway(MemoryReactorClock(), "tcp:8443", self.make_session)
+        self.successResultOf(gateway.stopService())

@@ -1,0 +1,246 @@
+"""One agent's conversation: what is acted upon, and what ends it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from jetcamer.hub.session import AgentSession
+from jetcamer.protocol.envelope import AuthPayload, CommandResultPayload, LogPayload, MetricsPayload
+from jetcamer.protocol.errors import ProtocolError
+from tests.hub.doubles import NOW, SECRETS, FakeConnection, RecordingListener, SealingAgent, keys
+
+
+class SessionTestCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.now = NOW
+        self.keys = keys()
+        self.listener = RecordingListener()
+        self.agent = SealingAgent()
+        self.connection, self.session = self.connect()
+
+    def connect(self) -> tuple[FakeConnection, AgentSession]:
+        connection = FakeConnection()
+        session = AgentSession(connection, self.keys, self.listener, lambda: self.now)
+        return connection, session
+
+    def refused(self, data: bytes, code: int, reason: str) -> None:
+        """`data` closes the connection with that; nothing it says is acted upon, then or later."""
+        self.listener.events.clear()
+        self.session.message_received(data)
+        self.assertEqual(self.connection.closed, (code, reason))
+        self.assertEqual(self.listener.events, [("refused", reason)])
+        self.session.message_received(self.agent.auth())
+        self.session.message_received(self.agent.metrics())
+        self.assertEqual(self.listener.events, [("refused", reason)])
+
+
+class AcceptedTests(SessionTestCase):
+    def test_every_kind(self) -> None:
+        """Each kind of message reaches the listener with its payload as a value."""
+        agent = self.agent
+        for message in (
+            agent.auth(),
+            agent.metrics(),
+            agent.seal("heartbeat", {"status": "alive"}),
+            agent.seal("log", {"level": "warn", "message": "<&>\u2028é"}),
+            agent.result("ping", "pong", "some-nonce"),
+        ):
+            self.session.message_received(message)
+        self.assertEqual(
+            self.listener.names(),
+            ["authenticated", "metrics", "heartbeat", "log", "command_result"],
+        )
+        self.assertEqual(self.listener.of("authenticated"), [AuthPayload("web-01", "5.0.0")])
+        self.assertEqual(self.listener.of("metrics"), [MetricsPayload(25.5, 45.2, 60.1)])
+        self.assertEqual(self.listener.of("log"), [LogPayload("warn", "<&>\u2028é")])
+        self.assertEqual(
+            self.listener.of("command_result"),
+            [CommandResultPayload("ping", "pong", "", "some-nonce")],
+        )
+        self.assertIsNone(self.connection.closed)
+        self.assertEqual((self.session.verified, self.session.refused), (5, 0))
+        self.assertEqual(self.session.last_seen_ms, NOW)
+        self.assertTrue(self.session.open)
+
+    def test_go_dialect(self) -> None:
+        """What a Go agent sends verifies: it escapes the ampersand, and leaves `error` out."""
+        self.session.message_received(self.agent.auth())
+        signed = (
+            b'{"type":"command_result","agentId":"agent-1","ts":%d,"nonce":"n-1","payload":'
+            b'{"command":"get_status","result":"CGroup: sh -c a \\u0026\\u0026 b \\u003cc\\u003e"}}'
+        ) % NOW
+        signature = hmac.new(SECRETS["agent-1"].encode(), signed, hashlib.sha256).hexdigest()
+        message = signed[:-1] + b',"signature":"' + signature.encode() + b'"}'
+        self.session.message_received(message)
+        self.assertEqual(
+            self.listener.of("command_result"),
+            [CommandResultPayload("get_status", "CGroup: sh -c a && b <c>")],
+        )
+        self.assertIsNone(self.connection.closed)
+
+    def test_second_auth(self) -> None:
+        """An agent may say anew who it is; it stays who it is."""
+        self.session.message_received(self.agent.auth())
+        self.session.message_received(
+            self.agent.seal("auth", {"hostname": "renamed", "version": "5.0.1"})
+        )
+        self.assertEqual(self.session.auth, AuthPayload("renamed", "5.0.1"))
+        self.assertEqual(self.listener.names(), ["authenticated"] * 2)
+
+    def test_unknown_type(self) -> None:
+        """A type nobody knows is counted and passed over, as the servers in the field do."""
+        self.session.message_received(self.agent.auth())
+        self.session.message_received(self.agent.seal("telemetry", {}))
+        self.session.message_received(self.agent.seal("command", {"command": "ping"}))
+        self.session.message_received(self.agent.metrics())
+        self.assertEqual(self.listener.names(), ["authenticated", "refused", "refused", "metrics"])
+        self.assertEqual(self.listener.of("refused"), ["unknown_type"] * 2)
+        self.assertIsNone(self.connection.closed)
+
+    def test_odd_payload(self) -> None:
+        """A verified message with a payload that makes no sense costs itself only."""
+        self.session.message_received(self.agent.auth())
+        self.session.message_received(self.agent.seal("metrics", {"cpuPercent": "hot"}))
+        self.assertEqual(self.listener.of("refused"), ["invalid_payload"])
+        self.assertIsNone(self.connection.closed)
+        self.assertEqual(self.session.refused, 1)
+
+
+class RefusedTests(SessionTestCase):
+    def test_not_json(self) -> None:
+        """Text that is no message closes with what the servers in the field send."""
+        self.refused(b"hello", 1003, "invalid_json")
+
+    def test_every_byte(self) -> None:
+        """No single byte of garbage is an exception."""
+        for byte in range(256):
+            connection, session = self.connect()
+            session.message_received(bytes([byte]))
+            self.assertEqual(connection.closed, (1003, "invalid_json"))
+
+    def test_binary(self) -> None:
+        self.session.binary_received()
+        self.assertEqual(self.connection.closed, (1003, "not_text"))
+        self.assertEqual(self.listener.of("refused"), ["not_text"])
+
+    def test_unknown_agent(self) -> None:
+        stranger = SealingAgent("agent-3", "whatever")
+        self.refused(stranger.auth(), 1008, "unknown_agent")
+
+    def test_wrong_key(self) -> None:
+        """The right name with another's key is nobody."""
+        impostor = SealingAgent("agent-1", SECRETS["agent-2"])
+        self.refused(impostor.auth(), 1008, "invalid_signature")
+
+    def test_changed(self) -> None:
+        """A message changed on its way, on a session that was good."""
+        self.session.message_received(self.agent.auth())
+        changed = self.agent.metrics().replace(b"25.5", b"25.6")
+        self.refused(changed, 1008, "invalid_signature")
+
+    def test_short_signature(self) -> None:
+        message = self.agent.auth()
+        self.refused(message[:-4] + b'"}', 1008, "invalid_signature")
+
+    def test_old(self) -> None:
+        self.refused(self.agent.auth(ts=NOW - 300_001), 1008, "invalid_timestamp")
+
+    def test_from_the_future(self) -> None:
+        self.refused(self.agent.auth(ts=NOW + 300_001), 1008, "invalid_timestamp")
+
+    def test_edge_of_the_window(self) -> None:
+        self.session.message_received(self.agent.auth(ts=NOW - 300_000))
+        self.assertEqual(self.listener.names(), ["authenticated"])
+
+    def test_replay_on_the_same_connection(self) -> None:
+        self.session.message_received(self.agent.auth())
+        metrics = self.agent.metrics()
+        self.session.message_received(metrics)
+        self.refused(metrics, 1008, "replayed_nonce")
+
+    def test_replay_on_another_connection(self) -> None:
+        """A recorded `auth` opens no second session."""
+        auth = self.agent.auth()
+        self.session.message_received(auth)
+        self.connection, self.session = self.connect()
+        self.refused(auth, 1008, "replayed_nonce")
+
+    def test_changed_agent(self) -> None:
+        """Not even with the right key."""
+        self.session.message_received(self.agent.auth())
+        self.refused(self.agent.metrics(agent_id="agent-2"), 1008, "wrong_agent")
+
+    def test_other_agent(self) -> None:
+        """Nor another agent with its own."""
+        self.session.message_received(self.agent.auth())
+        self.refused(SealingAgent("agent-2").metrics(), 1008, "invalid_signature")
+
+    def test_before_auth(self) -> None:
+        """A first message that is not `auth`, whatever its signature."""
+        self.refused(self.agent.metrics(), 1008, "auth_required")
+        self.assertIsNone(self.session.agent_id)
+
+    def test_odd_auth(self) -> None:
+        """An `auth` that does not say who it is."""
+        self.refused(self.agent.seal("auth", {"hostname": 7}), 1003, "invalid_json")
+
+    def test_overdue(self) -> None:
+        self.session.auth_overdue()
+        self.assertEqual(self.connection.closed, (1008, "auth_timeout"))
+        self.assertEqual(self.listener.of("refused"), ["auth_timeout"])
+
+    def test_not_overdue(self) -> None:
+        self.session.message_received(self.agent.auth())
+        self.session.auth_overdue()
+        self.assertIsNone(self.connection.closed)
+
+
+class EndTests(SessionTestCase):
+    def test_disconnected(self) -> None:
+        self.session.message_received(self.agent.auth())
+        self.session.connection_lost("gone")
+        self.assertEqual(self.listener.of("disconnected"), ["gone"])
+        self.assertFalse(self.session.open)
+
+    def test_never_authenticated(self) -> None:
+        """Whom nobody met, nobody misses."""
+        self.session.connection_lost("gone")
+        self.assertEqual(self.listener.events, [])
+
+    def test_close_once(self) -> None:
+        self.session.close(1012, "service_restart")
+        self.session.close(1000, "again")
+        self.assertEqual(self.connection.closed, (1012, "service_restart"))
+
+
+class CommandTests(SessionTestCase):
+    def test_sealed(self) -> None:
+        """A command carries our signature, the agent's id, the time and a nonce of its own."""
+        self.session.message_received(self.agent.auth())
+        nonces = [self.session.send_command("restart", {"unit": "a & b"}) for _ in range(2)]
+        commands = self.connection.commands()
+        self.assertEqual([envelope.nonce for envelope, _ in commands], nonces)
+        self.assertEqual(len(set(nonces)), 2)
+        for envelope, payload in commands:
+            self.assertEqual((envelope.type, envelope.agent_id), ("command", "agent-1"))
+            self.assertEqual(envelope.ts, NOW)
+            self.assertEqual((payload.command, payload.args), ("restart", {"unit": "a & b"}))
+
+    def test_not_before_auth(self) -> None:
+        self.assertRaises(ValueError, self.session.send_command, "ping", {})
+        self.assertEqual(self.connection.sent, [])
+
+    def test_not_while_closing(self) -> None:
+        self.session.message_received(self.agent.auth())
+        self.session.close(1000, "")
+        self.assertRaises(ValueError, self.session.send_command, "ping", {})
+
+    def test_too_large(self) -> None:
+        self.session.message_received(self.agent.auth())
+        args = {"text": "x" * (1 << 20)}
+        error = self.assertRaises(ProtocolError, self.session.send_command, "echo", args)
+        self.assertEqual(error.code, "too_large")
+        self.assertEqual(self.connection.sent, [])
