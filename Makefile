@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= $(shell nproc)
 INSTALLED := $(VENV)/.installed
 NODE_PEERS := tests/support/node/node_modules/.installed
 CODE := jetcamer tests benchmarks twisted setup.py
@@ -24,7 +25,7 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 unit: $(INSTALLED)
-	$(BIN)/python -m twisted.trial --reporter=summary tests
+	$(BIN)/python -m twisted.trial --reporter=text -j$(JOBS) tests
 
 bench: $(INSTALLED) node-peers
 	$(BIN)/python benchmarks/protocol.py
@@ -38,7 +39,7 @@ node-peers: $(NODE_PEERS)
 
 $(NODE_PEERS): tests/support/node/package.json
 	@if command -v npm >/dev/null; then \
-	  cd tests/support/node && npm install --silent --no-audit --no-fund && touch node_modules/.installed; \
+	  cd tests/support/node && npm ci --silent && touch node_modules/.installed; \
 	else echo "npm is not installed: the tests against Node peers will be skipped"; fi
 
 $(INSTALLED): setup.py

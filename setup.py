@@ -14,7 +14,7 @@ assert VERSION is not None, "jetcamer/__init__.py carries no __version__"
 setup(
     name="jetcamer",
     version=VERSION.group(1),
-    description="The JetCamer agent: one outbound, signed WebSocket from a server to its fleet's hub",
+    description="An agent for Linux servers: one outbound, signed WebSocket to the hub of a fleet",
     long_description=(HERE / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
