@@ -54,7 +54,9 @@ setup(
             "hypothesis>=6.120",
             "mypy>=1.14",
             "mypy-zope>=1.0.9",
+            "pip>=22.3",  # the tests install what they build
             "ruff>=0.9",
+            "setuptools>=77",
             "tox>=4.23",
             "types-psutil",
             "types-setuptools",

@@ -12,7 +12,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 
 from tests.support.line_process import LineProcess
-from tests.support.tools import ROOT
 
 TWISTD = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
 
@@ -25,7 +24,7 @@ def clean_environment(**more: str) -> dict[str, str]:
         if not name.upper().startswith(("AWS_", "JETCAMER", "NOTIFY_", "WATCHDOG_"))
         and not name.upper().endswith("_PROXY")
     }
-    return kept | {"AWS_EC2_METADATA_DISABLED": "true", "PYTHONPATH": str(ROOT)} | more
+    return kept | {"AWS_EC2_METADATA_DISABLED": "true"} | more
 
 
 class TwistdAgent(LineProcess[str]):

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
-from twisted.trial.unittest import TestCase
+
+from tests.support.case import ProcessCase
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -27,23 +28,27 @@ def alive(pid: int) -> bool:
         return False
 
 
-class ProcessTestCase(TestCase):
+class ProcessTestCase(ProcessCase):
     """Ends what a test leaves behind, and holds that no zombie is among it."""
 
     timeout = 20
 
     async def setUp(self) -> None:
+        await super().setUp()
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir(parents=True)
-        # The reactor must run before there is a process: one that is reaped while trial starts
-        # it anew leaves the next test without a SIGCHLD handler.
-        await deferLater(reactor, 0)
+        # Other tests of the same run may keep a child for all of them.
+        self._others = psutil.Process().children()
+
+    def children(self) -> list[psutil.Process]:
+        """The children that this test started."""
+        return [child for child in psutil.Process().children() if child not in self._others]
 
     def tearDown(self) -> None:
         for pid in self.pids():
             if alive(pid):
                 os.kill(pid, signal.SIGKILL)
-        self.assertEqual(psutil.Process().children(), [])
+        self.assertEqual(self.children(), [])
 
     def script(self, text: str) -> list[str]:
         """An argument vector for the shell. `mark NAME` writes the pid of the last job."""

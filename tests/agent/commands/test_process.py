@@ -6,7 +6,6 @@ import os
 import signal
 from pathlib import Path
 
-import psutil
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.logger import capturedLogs, formatEvent
@@ -288,7 +287,7 @@ class CancelTests(RunnerTestCase):
         self.assertIn(f"(process {self.marked('top')}) could not be ended", lines[-1])
         # It is reaped all the same, whenever it ends.
         killpg(self.marked("top"), 9)
-        await until(lambda: psutil.Process().children() == [])
+        await until(lambda: not self.children())
 
     def test_a_number_that_was_given_to_a_stranger(self) -> None:
         stranger = Path("/proc/self").resolve().name  # ours, which surely runs
