@@ -131,7 +131,11 @@ class CredentialStore:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        _sync_directory(directory)
+        try:
+            _sync_directory(directory)
+        except OSError as error:
+            # They are stored, and would be lost only if the machine lost its power now.
+            log.warn("{directory}: {error}", directory=directory, error=error.strerror)
         self._sweep()
 
     @property

@@ -107,7 +107,7 @@ class _Core:
         self.give_up()
         credentials = self.credentials
         assert credentials is not None
-        log.info("[ws] connecting to {url}", url=credentials.url)
+        log.info("[ws] connecting to {url}", url=shown(credentials.url))
 
         def make(connection: WebSocketConnection) -> Session:
             return self.make_session(connection, credentials, self.inputs.lost)
@@ -201,6 +201,7 @@ class _Core:
     def offer_after_loss(self, reason: Disconnected) -> None:
         self._forget_session()
         self.policy.reset()
+        self._stopped()  # who asked to stop was overtaken by who asked to start
         self.offer()
 
     def wait_for_credentials(self) -> None:
@@ -210,6 +211,9 @@ class _Core:
     def halt(self, *ignored: object) -> None:
         self.give_up()
         self._forget_session()
+        self._stopped()
+
+    def _stopped(self) -> None:
         stopping, self._stopping = self._stopping, []
         for stopped in stopping:
             stopped.callback(None)
@@ -381,7 +385,7 @@ class AgentLink(Service):
         """The state in a few words, for a person."""
         status = self.status()
         if self.state == "waiting":
-            return f"missing {status.get('missing', 'credentials')}"
+            return f"missing {status['missing']}" if "missing" in status else "looking around"
         if self.state == "backing off":
             return f"next attempt in {status['nextRetrySeconds']} s; {status['lastError']}"
         return str(status["apiURL"] or "no URL")
@@ -394,18 +398,19 @@ class AgentLink(Service):
         """The link's part of ``ws-status``; see docs/protocol.md, Local HTTP."""
         core = self._core
         credentials = core.credentials
-        missing = "secret" if credentials is None else credentials.missing
+        missing = credentials and credentials.missing
+        session = core.session
         active = self.state not in ("waiting", "stopped")
         status: dict[str, Any] = {
             "started": active,
             "hasClient": active,
             "hasContext": bool(self.running),
-            "apiURL": (credentials and credentials.url) or "",
+            "apiURL": shown(credentials.url) if credentials else "",
             "agentID": credentials.agent_id if credentials else "",
             "hasSecret": bool(credentials and credentials.secret),
-            "hasConnection": self.state == "online",
+            "hasConnection": self.state == "online" and session is not None and session.is_open,
             "credentialsAvailable": bool(credentials and credentials.secret),
-            "canStart": missing is None,
+            "canStart": credentials is not None and missing is None,
             "state": self.state,
             "attempt": core.policy.attempt,
             "nextRetrySeconds": None if core.next_retry is None else round(core.next_retry, 1),
@@ -422,6 +427,11 @@ class AgentLink(Service):
             moment = datetime.fromtimestamp(self._now() - age, UTC)
             status["connectedSince"] = moment.isoformat(timespec="seconds").replace("+00:00", "Z")
         return status
+
+
+def shown(url: str | None) -> str:
+    """`url` for a person: without its query, which may hold a token."""
+    return (url or "").partition("?")[0]
 
 
 def _key(credentials: LinkCredentials) -> tuple[str, str | None, str | None]:

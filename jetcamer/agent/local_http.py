@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Protocol
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.interfaces import IAddress, IListeningPort, ILoggingContext
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from jetcamer.agent.credential_store import StoredCredentials
 
@@ -175,10 +176,15 @@ def local_routes(clock: Any, view: AgentView, guard: Guard) -> Routes:
     )
 
 
+@implementer(ILoggingContext)
 class _FirstConnectionFactory(ServerFactory):
     """Makes the site, and imports what it needs, when somebody connects."""
 
     noisy = False
+
+    def logPrefix(self) -> str:
+        """Twisted's log says that this is "starting on" a port."""
+        return "[http] interface"
 
     def __init__(self, make_site: Callable[[], JSONSite]) -> None:
         self._make_site = make_site

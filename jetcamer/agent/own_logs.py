@@ -1,7 +1,9 @@
 """The agent's own warnings and errors, sent to the server as ``log`` messages.
 
-In: events of `twisted.logger`. Out: `AgentLink.send_log`. It cannot feed itself: what is logged
-while it sends is not sent, and no more than a few messages a minute are, the rest being counted.
+In: events of `twisted.logger`. Out: `AgentLink.send_log`. Not forwarded: what others log in the
+same process, what is logged while it sends, and what is said of a message from the server (an
+event with ``local_only``), so that neither it nor a server that echoes can feed it. No more than
+a few messages a minute are sent, the rest being counted.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ class OwnLogForwarder:
 
     def __call__(self, event: LogEvent) -> None:
         level = _LEVELS.get(event.get("log_level", LogLevel.info))
-        if level is None or self._sending:
+        own = event.get("log_namespace", "").startswith("jetcamer.")
+        if level is None or not own or event.get("local_only") or self._sending:
             return
         self._sending = True
         try:

@@ -24,8 +24,11 @@ log = Logger()
 #: Bytes that may wait to be sent.
 OUTBOX_LIMIT = 1 << 20
 
-#: A payload larger than this would not fit a message of 1 MiB with what else it may carry.
-MAX_PAYLOAD = 1 << 19
+#: A longer payload would not fit a message of 1 MiB with the envelope around it.
+MAX_PAYLOAD = (1 << 20) - (1 << 13)
+
+#: Bytes that a message costs beside its payload while it waits.
+OVERHEAD = 256
 
 
 class Outgoing(msgspec.Struct, frozen=True):
@@ -73,6 +76,11 @@ class SendQueue:
         self._counters = counters
         self._outbox: Outbox[Outgoing] = Outbox(limit, self._dropped)
         self._dropping = 0
+        self._closing = False
+
+    def __len__(self) -> int:
+        """Messages that wait now."""
+        return len(self._outbox)
 
     @property
     def producer(self) -> IPushProducer:
@@ -92,7 +100,7 @@ class SendQueue:
         self._put(Outgoing("heartbeat", payload, ts, "[ws] heartbeat sent"), Keep.LIVE)
 
     def log_message(self, level: str, message: str, source: str | None) -> bool:
-        """False when there is no room for it, which is counted."""
+        """False when it is too long or there is no room for it, which is counted."""
         payload: dict[str, Any] = {"level": level, "message": message}
         if source is not None:
             payload["source"] = source
@@ -120,7 +128,9 @@ class SendQueue:
 
     def close(self) -> None:
         """The session is over; results and log messages wait for the next."""
+        self._closing = True
         self._outbox.close()
+        self._closing = False
 
     def when_empty(self) -> Deferred[None]:
         return self._outbox.when_empty()
@@ -128,17 +138,27 @@ class SendQueue:
     def sent(self, outgoing: Outgoing) -> None:
         """To be called by the session once it has written a message."""
         self._counters.sent[outgoing.type] += 1
-        if self._dropping and not len(self._outbox):
+        if self._dropping and not self._outbox:
             log.info(
                 "[ws] the server keeps up again; {count} messages dropped", count=self._dropping
             )
             self._dropping = 0
 
     def _put(self, outgoing: Outgoing, keep: Keep) -> bool:
-        return self._outbox.put(outgoing, len(outgoing.payload), keep)
+        if len(outgoing.payload) > MAX_PAYLOAD:
+            self._counters.dropped[outgoing.type] += 1
+            log.warn(
+                "[ws] {type} message dropped: {size} bytes are too many",
+                type=outgoing.type,
+                size=len(outgoing.payload),
+            )
+            return False
+        return self._outbox.put(outgoing, len(outgoing.payload) + OVERHEAD, keep)
 
     def _dropped(self, outgoing: Outgoing) -> None:
         self._counters.dropped[outgoing.type] += 1
+        if self._closing:
+            return  # it was of that moment, and the moment is over
         self._dropping += 1
         if self._dropping == 1:
             log.warn(

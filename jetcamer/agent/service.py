@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
 
 from jetcamer import __version__
@@ -25,7 +25,7 @@ from jetcamer.agent.commands import (
     find_plugins,
 )
 from jetcamer.agent.config import AgentConfig, ConfigSource
-from jetcamer.agent.credential_store import LEGACY_PATH, CredentialStore
+from jetcamer.agent.credential_store import FILE_NAME, LEGACY_PATH, CredentialStore
 from jetcamer.agent.credentials import CredentialFinder, CredentialWatcher, LinkCredentials
 from jetcamer.agent.ec2 import MetadataClient
 from jetcamer.agent.link import AgentLink, SessionMaker
@@ -36,7 +36,7 @@ from jetcamer.agent.reconnect import ReconnectPolicy
 from jetcamer.agent.session import Session, SessionSettings
 from jetcamer.daemon.logging import DaemonService, fail_start
 from jetcamer.daemon.notify import Notifier, WatchdogService
-from jetcamer.net.endpoint import WebSocketEndpoint
+from jetcamer.net.endpoint import ConnectFailed, WebSocketEndpoint
 from jetcamer.net.proxy import Proxy, proxy_from_environment
 from jetcamer.net.tls import ClientTrust
 from jetcamer.net.websocket import Disconnected, WebSocketConnection
@@ -77,9 +77,7 @@ class Agent(DaemonService):
         # Before anything that may start a child: it must not inherit the manager's socket.
         self._notifier = Notifier(environ)
 
-        self.store = CredentialStore(
-            os.path.join(config.state_dir, "aws-credentials.json"), LEGACY_PATH
-        )
+        self.store = CredentialStore(os.path.join(config.state_dir, FILE_NAME), LEGACY_PATH)
         self.finder = CredentialFinder(
             config, source, self.store, MetadataClient(reactor, environ), environ, hostname
         )
@@ -146,16 +144,15 @@ class Agent(DaemonService):
     def _dial(self, credentials: LinkCredentials, make: SessionMaker) -> Deferred[Session]:
         assert credentials.url is not None
         configured = self.config.ws_proxy
-        endpoint = WebSocketEndpoint(
-            self._reactor,
-            credentials.url,
-            trust=self._trust,
-            proxy=(
+        try:
+            proxy = (
                 Proxy.parse(configured)
                 if configured
                 else proxy_from_environment(credentials.url, self._environ)
-            ),
-        )
+            )
+        except ValueError as error:  # of the environment: the configuration was checked
+            return fail(ConnectFailed(str(error), kind="proxy"))
+        endpoint = WebSocketEndpoint(self._reactor, credentials.url, trust=self._trust, proxy=proxy)
         return endpoint.connect(make)
 
     def _make_session(
@@ -241,6 +238,7 @@ class Agent(DaemonService):
             log.warn("{words}", words=warning)
         if self._forwarder is not None:
             globalLogPublisher.addObserver(self._forwarder)
+        self.dispatcher.start()
         super().startService()
         log.info("[http] listening on {host}:{port}", host=self._host, port=self.local_http.port)
         self.watcher.start()
@@ -258,6 +256,8 @@ class Agent(DaemonService):
         await self._at_most(COMMANDS_GRACE, commands)
         await super().stopService()
         await commands
+        if len(self.link.queue):
+            log.warn("[ws] {n} messages could not be delivered", n=len(self.link.queue))
         if self._forwarder is not None:
             globalLogPublisher.removeObserver(self._forwarder)
         self._notifier.close()

@@ -94,12 +94,14 @@ class Session:
         self._now = now
         self._on_disconnected = on_disconnected
         self._flushed: Deferred[None] | None = None
+        #: Between `start` and the first close frame.
+        self.is_open = False
         #: What the server's clock showed last, in Unix seconds, and when, by `clock`.
         self.server_time: tuple[float, float] | None = None
         if connection.server_date is not None:
             self.server_time = (connection.server_date, clock.seconds())
         self._timers = [
-            RepeatingTimer(clock, interval, body, name=name)
+            RepeatingTimer(clock, interval, body, name=f"[ws] {name} timer")
             for name, interval, body in (
                 ("metrics", settings.metrics_interval, self._send_metrics),
                 ("heartbeat", settings.heartbeat_interval, self._send_heartbeat),
@@ -114,6 +116,7 @@ class Session:
             "version": self._settings.version,
             "capabilities": list(self._settings.capabilities),
         }
+        self.is_open = True
         self._send("auth", canonical(payload), self._now_ms())
         self._counters.sent["auth"] += 1
         log.info("[ws] ✓ auth message sent successfully")
@@ -135,15 +138,18 @@ class Session:
         try:
             envelope = self._key.open(data)
             if envelope.agent_id != self._agent_id:
-                raise ProtocolError("wrong_agent", "agentId", "meant for another agent")
+                raise ProtocolError("wrong_agent", "meant for another agent", "agentId")
             self._guard.check(envelope.ts, envelope.nonce, self._now_ms())
+            if self._flushed is not None:
+                # Perhaps because this key was withdrawn.
+                raise ProtocolError("closing", "this session is ending")
             # Signed and of this moment: as good as a `Date`, which not every server sends.
             self.server_time = (envelope.ts / 1000, self._clock.seconds())
-            self._counters.received[envelope.type] += 1
             log.info("[ws] received message: type={type}", type=envelope.type)
             if envelope.type != "command":
-                raise ProtocolError("unexpected_type", "type", "a server sends only commands")
+                raise ProtocolError("unexpected_type", "a server sends only commands", "type")
             command = decode_payload(envelope, CommandPayload)
+            self._counters.received[envelope.type] += 1
         except ProtocolError as error:
             self._counters.refused[error.code] += 1
             log.warn(
@@ -151,19 +157,25 @@ class Session:
                 code=error.code,
                 reason=str(error),
                 peer=self.connection.peer,
+                local_only=True,  # a server that echoes would make it answer itself
             )
             return
         # The result goes to the queue, not to this session: it may outlive the connection.
         done = self._dispatcher.submit(command.command, command.args, envelope.nonce)
         done.addCallback(self._queue.command_result)
-        done.addErrback(lambda failure: log.failure("command failed", failure))
+        done.addErrback(lambda failure: log.failure("[ws] command failed", failure))
 
-    def disconnected(self, reason: Disconnected) -> None:
+    def closing(self) -> None:
+        """What is put from now on waits for the next session."""
+        self.is_open = False
         for timer in self._timers:
             timer.stop()
+        self._queue.close()
+
+    def disconnected(self, reason: Disconnected) -> None:
+        self.closing()
         if self._flushed is not None:
             self._flushed.cancel()
-        self._queue.close()
         self._on_disconnected(reason)
 
     def _now_ms(self) -> int:

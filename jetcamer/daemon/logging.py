@@ -39,7 +39,10 @@ _PRIORITY = {
 }
 
 #: Control characters, written out: what a peer says can neither forge a line nor drive a terminal.
-_VISIBLE = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0))}
+_VISIBLE = {
+    code: ascii(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)
+}
+_VISIBLE_BUT_LINES = {code: text for code, text in _VISIBLE.items() if code != ord("\n")}
 
 
 @implementer(ILogObserver)
@@ -82,13 +85,13 @@ def _plain(event: LogEvent) -> str:
     text = formatEvent(event).translate(_VISIBLE)
     failure = event.get("log_failure")
     if isinstance(failure, Failure):
-        text += "\n" + failure.getTraceback().rstrip("\n")
+        text += "\n" + failure.getTraceback().rstrip("\n").translate(_VISIBLE_BUT_LINES)
     return text
 
 
 def _journal(event: LogEvent) -> str:
     mark = _PRIORITY.get(event.get("log_level", LogLevel.info), "<6>")
-    return "\n".join(mark + line for line in _plain(event).splitlines())
+    return "\n".join(mark + line for line in _plain(event).split("\n"))
 
 
 def _dated(event: LogEvent) -> str:

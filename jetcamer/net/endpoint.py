@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from OpenSSL import SSL
 from twisted.internet import error
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.interfaces import (
     IAddress,
@@ -159,7 +159,7 @@ class _Attempt(Generic[R]):
         towards = endpoint.proxy or endpoint.url
         # One second more than the deadline, which has the better words.
         tcp = tcp_endpoint(reactor, towards.host, towards.port, endpoint.timeout + 1)
-        self._connecting = tcp.connect(self)
+        self._connecting = maybeDeferred(tcp.connect, self)
         self._connecting.addErrback(self._not_connected)
         return self._result
 

@@ -14,7 +14,10 @@ from typing import Generic, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
 from zope.interface import implementer
+
+log = Logger()
 
 T = TypeVar("T")
 
@@ -41,6 +44,8 @@ _MAKE_WAY = {
 @implementer(IPushProducer)
 class Outbox(Generic[T]):
     """A bounded send queue between what makes messages and the connection that carries them.
+
+    An item whose writing raises is logged, dropped and reported.
 
     :param limit: the most bytes it holds, by the sizes its users give.
     :param on_drop: called with each item that is dropped.
@@ -93,12 +98,12 @@ class Outbox(Generic[T]):
     def open(self, write: Callable[[T], None]) -> None:
         """A connection is there: send through `write` from now on."""
         self._write = write
-        self._paused = False
         self._flush()
 
     def close(self) -> None:
         """The connection is gone: `LIVE` items are dropped, the others wait for the next."""
         self._write = None
+        self._paused = False
         dropped = []
         while self._queues[Keep.LIVE]:
             dropped.append(self._pop(Keep.LIVE))
@@ -128,7 +133,12 @@ class Outbox(Generic[T]):
                 if not filled:
                     break
                 oldest = min(filled, key=lambda keep: self._queues[keep][0][0])
-                self._write(self._pop(oldest))
+                item = self._pop(oldest)
+                try:
+                    self._write(item)
+                except Exception:
+                    log.failure("an item could not be written and is dropped")
+                    self._on_drop(item)
         finally:
             self._flushing = False
         if self._waiters and not len(self):
@@ -144,4 +154,4 @@ class Outbox(Generic[T]):
         self._flush()
 
     def stopProducing(self) -> None:
-        self._paused = True
+        """The transport is going; `close` follows."""

@@ -20,7 +20,10 @@ from twisted.internet.interfaces import (
     IHostResolution,
     IResolutionReceiver,
 )
+from twisted.logger import Logger
 from zope.interface import implementer
+
+log = Logger()
 
 _FAMILIES = {IPv4Address: socket.AF_INET, IPv6Address: socket.AF_INET6}
 
@@ -72,14 +75,20 @@ class ThreadedResolver:
         waiting = self._waiting.setdefault(key, [])
         waiting.append(resolution)
         if len(waiting) == 1:
-            Thread(target=self._look_up, args=(key,), name="resolver", daemon=True).start()
+            thread = Thread(target=self._look_up, args=(key,), name="resolver", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system gives no more threads
+                log.warn("no thread to look up {host}: {error}", host=hostName, error=str(error))
+                self._found(key, [])
         return resolution
 
     def _look_up(self, key: _Key) -> None:
         """In the thread."""
         try:
             found = self._getaddrinfo(*key)
-        except (OSError, UnicodeError):
+        except Exception:
+            # Not found, no name at all, no memory: whatever it is, others wait for this look-up.
             found = []
         self._reactor.callFromThread(self._found, key, found)
 

@@ -19,7 +19,7 @@ log = Logger()
 class RepeatingTimer:
     """Calls ``body()`` every ``interval`` seconds, without drift, until it is stopped.
 
-    ``name`` is what the log says when the body raises. Stopping a stopped timer is harmless.
+    ``name`` begins the log line for a body that raised. Stopping a stopped timer is harmless.
     """
 
     def __init__(
@@ -48,4 +48,4 @@ class RepeatingTimer:
         try:
             self._body()
         except Exception:
-            log.failure("timer {name} failed; it goes on", name=self._name)
+            log.failure("{name} failed; it goes on", name=self._name)

@@ -45,6 +45,9 @@ class MessageReceiver(typing.Protocol):
     def message_received(self, data: bytes) -> None:
         """One whole text message, valid UTF-8."""
 
+    def closing(self) -> None:
+        """A close frame was sent or received: nothing can be sent any more. Not always called."""
+
     def disconnected(self, reason: Disconnected) -> None:
         """The end; called exactly once, after everything else."""
 
@@ -148,7 +151,7 @@ class WebSocketConnection:
             try:
                 self._receiver.message_received(data)
             except Exception:
-                log.failure("the receiver of a message failed; the connection stays")
+                log.failure("[ws] the receiver of a message failed; the connection stays")
 
     def ping_received(self, payload: bytes) -> None:
         # While the peer does not read, only the latest ping is answered (RFC 6455 §5.5.3), and
@@ -163,6 +166,11 @@ class WebSocketConnection:
     def close_sent(self) -> None:
         self._stop_pings()
         self._close_deadline.start(CLOSE_TIMEOUT, self._close_overdue)
+        if self._receiver is not None:
+            try:
+                self._receiver.closing()
+            except Exception:
+                log.failure("[ws] the receiver of a closing failed")
 
     def lost(self, how: Callable[[str | None], Disconnected]) -> None:
         """The end of the transport; `how` makes the last word of the words of our own doing."""
@@ -175,7 +183,7 @@ class WebSocketConnection:
         try:
             receiver.disconnected(how(self._ending))
         except Exception:
-            log.failure("the receiver of a connection's end failed")
+            log.failure("[ws] the receiver of a connection's end failed")
 
     # Timers.
 

@@ -104,6 +104,9 @@ class StateTests(LinkFixture):
     def test_stopped_then_waiting_for_what_is_missing(self) -> None:
         self.assert_status(state="stopped", started=False, hasContext=False)
         self.link.startService()
+        self.assert_status(state="waiting", canStart=False)
+        self.assertNotIn("missing", self.link.status())  # it has not looked yet
+        self.link.set_credentials(credentials(secret=None))
         self.assert_status(state="waiting", missing="secret", canStart=False)
         self.link.set_credentials(credentials(url=None))
         self.assert_status(
@@ -136,6 +139,21 @@ class StateTests(LinkFixture):
         self.assertEqual(self.network.attempts, [])
         self.link.startService()
         self.assert_status(state="connecting")
+        self.stop()
+
+    def test_the_query_of_a_url_is_nobodys_business(self) -> None:
+        self.link.startService()
+        self.link.set_credentials(credentials(url="wss://hub.example/agent?token=hidden"))
+        self.assert_status(apiURL="wss://hub.example/agent")
+        self.assertEqual(self.network.attempts[0][0].url, "wss://hub.example/agent?token=hidden")
+        self.assertNotIn("hidden", "\n".join(self.logs.lines))
+        self.stop()
+
+    def test_no_connection_from_the_first_close_frame_on(self) -> None:
+        connection = self.online()
+        self.assert_status(state="online", hasConnection=True)
+        connection.session.closing()  # type: ignore[attr-defined]
+        self.assert_status(state="online", hasConnection=False)
         self.stop()
 
     def test_the_secret_is_nowhere_in_the_status(self) -> None:
@@ -353,9 +371,10 @@ class StopTests(LinkFixture):
 
     def test_started_again_while_it_closes(self) -> None:
         connection = self.online()
-        self.link.stopService()
+        stopped = self.link.stopService()
         self.link.startService()
         self.lose(connection)
+        self.successResultOf(stopped)
         self.assert_status(state="connecting")
         self.stop()
 

@@ -15,7 +15,7 @@ class OwnLogForwarderTests(SynchronousTestCase):
         self.clock = Clock()
         self.sent: list[tuple[str, str, str | None]] = []
         self.publisher = LogPublisher()
-        self.log = Logger("anything", observer=self.publisher)
+        self.log = Logger("jetcamer.anything", observer=self.publisher)
         self.forwarder = OwnLogForwarder(self.send, self.clock.seconds)
         self.publisher.addObserver(self.forwarder)
 
@@ -46,6 +46,12 @@ class OwnLogForwarderTests(SynchronousTestCase):
         self.log.warn("one")
         self.assertEqual(len(self.sent), 1)
 
+    def test_neither_what_others_log_nor_what_is_said_of_the_servers_messages(self) -> None:
+        Logger("database", observer=self.publisher).error("its own affair")
+        Logger("jetcamerish", observer=self.publisher).error("not ours")
+        self.log.warn("[ws] message refused", local_only=True)
+        self.assertEqual(self.sent, [])
+
     def test_a_flood_is_cut_and_counted(self) -> None:
         for number in range(PER_MINUTE + 1234):
             self.log.warn("{n}", n=number)
@@ -64,6 +70,6 @@ class OwnLogForwarderTests(SynchronousTestCase):
         forwarder = OwnLogForwarder(fail, self.clock.seconds)
         publisher = LogPublisher()
         publisher.addObserver(forwarder)
-        log = Logger("anything", observer=publisher)
+        log = Logger("jetcamer.anything", observer=publisher)
         log.warn("one")
         self.assertFalse(forwarder._sending)

@@ -253,7 +253,7 @@ class SessionTests(LogsMixin, SynchronousTestCase):
         self.end()
 
     def test_a_slow_server_gets_fewer_metrics_but_every_result(self) -> None:
-        self.queue = SendQueue(self.counters, limit=500)
+        self.queue = SendQueue(self.counters, limit=2500)
         self.connection, self.session = self.connect()
         self.session.start()
         self.assertIs(self.connection.producer, self.queue.producer)
@@ -265,7 +265,7 @@ class SessionTests(LogsMixin, SynchronousTestCase):
         for _ in range(100):
             self.clock.advance(5)
         self.assertEqual(self.connection.types(), ["auth"])
-        self.assertLessEqual(self.queue.size, 500)
+        self.assertLessEqual(self.queue.size, 2500)
         self.assertGreater(self.counters.dropped["metrics"], 80)
         self.assertGreater(self.counters.dropped["heartbeat"], 0)
         self.connection.producer.resumeProducing()
@@ -279,6 +279,53 @@ class SessionTests(LogsMixin, SynchronousTestCase):
         self.assertLogged(self.logs, "[ws] dropping messages")
         self.assertLogged(self.logs, "[ws] the server keeps up again")
         self.end()
+
+    def test_what_comes_after_a_close_frame_waits_for_the_next_session(self) -> None:
+        self.session.start()
+        self.assertTrue(self.session.is_open)
+        self.session.message_received(self.command(nonce="late"))
+        self.session.closing()
+        self.assertFalse(self.session.is_open)
+        self.clock.advance(60)
+        self.dispatcher.submitted[0][3].callback(
+            {"command": "ping", "result": "pong", "error": "", "inReplyTo": "late"}
+        )
+        self.queue.log_message("info", "later", None)
+        self.assertEqual(self.connection.types(), ["auth"])
+        self.assertEqual(self.counters.sent["command_result"], 0)
+        self.end()
+        self.connection, self.session = self.connect()
+        self.session.start()
+        self.assertEqual(self.connection.types(), ["auth", "command_result", "log"])
+        self.end()
+
+    def test_a_session_that_is_ending_runs_no_command(self) -> None:
+        self.session.start()
+        self.connection.producer.pauseProducing()
+        self.queue.command_result({"command": "ping", "result": "pong", "error": ""})
+        self.session.finish("credentials changed")
+        self.assert_refused(self.command(), "closing")
+        self.end()
+
+    def test_what_cannot_be_sealed_is_counted_and_the_session_goes_on(self) -> None:
+        self.session.start()
+        self.assertFalse(self.queue.log_message("info", "x" * (MAX_PAYLOAD + 1), None))
+        self.assertTrue(self.queue.log_message("info", "x" * (MAX_PAYLOAD - 100), None))
+        self.assertEqual(self.connection.types(), ["auth", "log"])
+        self.assertEqual(self.counters.dropped["log"], 1)
+        self.connection.send = lambda data: 1 / 0  # type: ignore[assignment,method-assign]
+        self.queue.log_message("info", "not written", None)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.counters.dropped["log"], 2)
+        self.end()
+
+    def test_metrics_of_a_moment_that_is_over_are_counted_without_a_warning(self) -> None:
+        self.session.start()
+        self.connection.producer.pauseProducing()
+        self.clock.advance(5)
+        self.end()
+        self.assertEqual(self.counters.dropped["metrics"], 1)
+        self.assertEqual([line for line in self.logs.lines if "dropping" in line], [])
 
     def test_finish_flushes_then_closes_with_1000(self) -> None:
         self.session.start()

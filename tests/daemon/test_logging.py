@@ -69,6 +69,12 @@ class LineObserverTests(SynchronousTestCase):
     def test_a_peer_can_neither_forge_a_line_nor_drive_the_terminal(self) -> None:
         line = self.write("text", "info", "[ws] {words}", words="a\n[ws] forged\x1b[2J\x9b\r")
         self.assertEqual(line, "[ws] a\\n[ws] forged\\x1b[2J\\x9b\\r\n")
+        line = self.write("journal", "info", "[ws] {words}", words="a\u2028[ws] b\u2029\x85c")
+        self.assertEqual(line, "<6>[ws] a\\u2028[ws] b\\u2029\\x85c\n")
+        error = OSError("a\u2028[ws] forged\x1b")
+        line = self.write("journal", "error", "[ws] x", log_failure=Failure(error))
+        self.assertNotIn("\u2028", line)
+        self.assertNotIn("\x1b", line)
 
     def test_a_stream_that_cannot_say_it(self) -> None:
         raw = io.BytesIO()

@@ -37,6 +37,7 @@ class Receiver:
         self.connection = connection
         self.messages: list[bytes] = []
         self.ends: list[Disconnected] = []
+        self.closings = 0
         self.gone: Deferred[Disconnected] = Deferred()
         self._wanted = 0
         self._arrived: Deferred[list[bytes]] | None = None
@@ -57,6 +58,9 @@ class Receiver:
         assert not self.ends, "a message after the end"
         self.messages.append(data)
         self._tell()
+
+    def closing(self) -> None:
+        self.closings += 1
 
     def disconnected(self, reason: Disconnected) -> None:
         self.ends.append(reason)

@@ -37,6 +37,10 @@ class Receiver:
         self.done.callback(self.found)
 
 
+def no_thread(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 class ThreadedResolverTests(TestCase):
     timeout = 20
 
@@ -111,6 +115,23 @@ class ThreadedResolverTests(TestCase):
         await kept.done
         self.assertFalse(cancelled.done.called)
         self.assertEqual(cancelled.found, [])
+
+    async def test_whatever_goes_wrong_the_next_look_up_is_a_new_one(self) -> None:
+        self.release.set()
+        resolver = self.resolver()
+        self.answer = MemoryError()
+        first = Receiver()
+        resolver.resolveHostName(first, "hub.example", 443)
+        self.assertEqual(await first.done, [])
+        patcher = self.patch(threading.Thread, "start", no_thread)
+        second = Receiver()
+        resolver.resolveHostName(second, "hub.example", 443)
+        self.assertEqual(await second.done, [])
+        patcher.restore()
+        self.answer = [V4]
+        third = Receiver()
+        resolver.resolveHostName(third, "hub.example", 443)
+        self.assertEqual(len(await third.done), 1)
 
     async def test_its_threads_hold_nobody_up_and_end(self) -> None:
         await self.look_up("hub.example", 443)

@@ -448,6 +448,18 @@ class ClosingTests(OpenConnectionCase):
         end = self.finish()
         self.assertEqual((end.code, end.by_peer, end.clean), (1000, False, True))
 
+    def test_the_receiver_knows_from_the_first_close_frame_on(self) -> None:
+        """Whoever closes: what is sent from then on would be lost."""
+        self.server.sendCloseFrame(1012, b"service_restart")
+        self.pump.flush()
+        self.finish()
+        self.assertEqual(self.receiver.closings, 1)
+
+    def test_the_receiver_knows_of_our_own_close(self) -> None:
+        self.connection.close(1000, "bye")
+        self.assertEqual((self.receiver.closings, self.receiver.ends), (1, []))
+        self.finish()
+
     def test_messages_after_our_close_are_not_delivered(self) -> None:
         self.connection.close()
         self.server.sendMessage(b"crossing")

@@ -34,7 +34,8 @@ MAX_ERROR = 1_000
 #: Seconds from the second cancellation until a command is no longer waited for.
 GIVE_UP_AFTER = 1.0
 
-#: Seconds from SIGTERM to SIGKILL when the agent stops; it has little time.
+#: The same, and seconds from SIGTERM to SIGKILL, when the agent stops; it has little time.
+STOP_GIVE_UP_AFTER = 0.25
 STOP_KILL_AFTER = 0.5
 
 STOPPING = "the agent is stopping"
@@ -103,10 +104,14 @@ class CommandDispatcher:
             return succeed(_payload(command, CommandOutcome(error="busy"), nonce))
         return job.answer
 
+    def start(self) -> None:
+        """Take commands again after `stop`."""
+        self._stopping = False
+
     def stop(self) -> Deferred[None]:
         """Answer what waits, cancel what runs; fires when no command runs any more.
 
-        That takes `STOP_KILL_AFTER` + `GIVE_UP_AFTER` seconds at the most.
+        That takes `STOP_KILL_AFTER` + `STOP_GIVE_UP_AFTER` seconds at the most.
         """
         self._stopping = True
         stopped: Deferred[None] = Deferred()
@@ -141,7 +146,8 @@ class CommandDispatcher:
         _cancel_work(job)
 
     def _insist(self, job: _Job) -> None:
-        job.timer = self._clock.callLater(GIVE_UP_AFTER, self._give_up, job)
+        patience = STOP_GIVE_UP_AFTER if self._stopping else GIVE_UP_AFTER
+        job.timer = self._clock.callLater(patience, self._give_up, job)
         _cancel_work(job)
 
     def _give_up(self, job: _Job) -> None:

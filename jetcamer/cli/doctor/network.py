@@ -278,6 +278,9 @@ class _Visit:
     def message_received(self, data: bytes) -> None:
         """A server may greet; that is no affair of ours."""
 
+    def closing(self) -> None:
+        """Nothing was to be sent anyway."""
+
     def disconnected(self, reason: Disconnected) -> None:
         if not self.ended.called:
             self.ended.callback(reason)

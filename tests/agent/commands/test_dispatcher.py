@@ -353,12 +353,21 @@ class StopTests(DispatcherTestCase):
         answer = self.submit("deaf")
         stopped = self.dispatcher.stop()
         again = self.dispatcher.stop()
-        self.clock.pump([0.5, 0.9])
+        self.clock.pump([0.5, 0.2])
         self.assertNoResult(stopped)
         self.clock.advance(0.1)
         self.successResultOf(stopped)
         self.successResultOf(again)
         self.assertEqual(self.successResultOf(answer)["error"], "the agent is stopping")
+
+    def test_takes_commands_again_once_it_is_started_again(self) -> None:
+        self.registry.add(Does("pong", lambda args: "pong"))
+        self.successResultOf(self.dispatcher.stop())
+        self.assertEqual(
+            self.successResultOf(self.submit("pong"))["error"], "the agent is stopping"
+        )
+        self.dispatcher.start()
+        self.assertEqual(self.successResultOf(self.submit("pong"))["result"], "pong")
 
 
 class ProcessTreeTests(ProcessTestCase):
