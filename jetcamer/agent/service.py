@@ -28,7 +28,8 @@ from jetcamer.agent.config import AgentConfig, ConfigSource
 from jetcamer.agent.credential_store import FILE_NAME, LEGACY_PATH, CredentialStore
 from jetcamer.agent.credentials import CredentialFinder, CredentialWatcher, LinkCredentials
 from jetcamer.agent.ec2 import MetadataClient
-from jetcamer.agent.link import AgentLink, SessionMaker
+from jetcamer.agent.link import AgentLink
+from jetcamer.agent.link_machine import SessionMaker
 from jetcamer.agent.local_http import ListenError, LocalHTTP
 from jetcamer.agent.machine import read_machine_id
 from jetcamer.agent.metrics import MetricsSampler

@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from jetcamer.agent.link import _INPUTS, CLOSE_DEADLINE, TABLE, AgentLink
+from jetcamer.agent.link import AgentLink
+from jetcamer.agent.link_machine import CLOSE_DEADLINE, INPUTS, TABLE
 from jetcamer.agent.reconnect import ReconnectPolicy
 from jetcamer.agent.session import Session, SessionSettings
 from jetcamer.protocol.replay import ReplayGuard
@@ -94,7 +95,7 @@ class LinkFixture(LogsMixin, SynchronousTestCase):
 
 class StateTests(LinkFixture):
     def test_every_row_names_known_states_and_inputs(self) -> None:
-        names = {input_.__name__ for input_ in _INPUTS}
+        names = {input_.__name__ for input_ in INPUTS}
         for state, rows in TABLE.items():
             self.assertIn(state.replace("moving", "closing"), STATES)
             self.assertLessEqual(set(rows), names)
