@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 import typing
 from collections.abc import Callable
 from functools import partial
@@ -31,8 +32,11 @@ from jetcamer.net.response import HeadReader, ResponseHead, http_date
 from jetcamer.net.url import WebSocketURL, join_authority
 from jetcamer.net.websocket import Disconnected, Liveness, WebSocketConnection
 
-#: The longest that a server can ask us to stay away, in seconds.
-MAX_RETRY_AFTER = 600.0
+#: Frames of one message. Empty ones weigh nothing on the wire and something here.
+MAX_FRAGMENTS = 16 * 1024
+
+#: Seconds; what a server asks for beyond it is no number to reckon with.
+_A_DAY = 86_400.0
 
 
 class Opening(typing.Protocol):
@@ -56,7 +60,10 @@ class Opening(typing.Protocol):
 
 @implementer(IHandshakeListener)
 class ClientProtocol(AutobahnClientProtocol):
-    """Turns Autobahn's hooks into calls on the opening, and then on the connection."""
+    """Turns Autobahn's hooks into calls on the opening, and then on the connection.
+
+    :param now: Unix seconds. Not `clock`, which may count from anywhere.
+    """
 
     def __init__(
         self,
@@ -65,6 +72,7 @@ class ClientProtocol(AutobahnClientProtocol):
         clock: IReactorTime,
         liveness: Liveness,
         max_message: int,
+        now: Callable[[], float] = time.time,
     ) -> None:
         super().__init__()
         self.max_message = max_message
@@ -72,10 +80,12 @@ class ClientProtocol(AutobahnClientProtocol):
         self._opening: Opening | None = opening
         self._clock = clock
         self._liveness = liveness
+        self._now = now
         self._reader = HeadReader()
         self._head: ResponseHead | None = None
         self._connection: WebSocketConnection | None = None
         self._violation: tuple[int, str] | None = None
+        self._fragments = 0
         self._is_lost = False
 
     # From the transport.
@@ -145,18 +155,18 @@ class ClientProtocol(AutobahnClientProtocol):
         super().dataReceived(ascii_head + rest)
 
     def _retry_after(self, head: ResponseHead) -> float | None:
-        """Seconds (RFC 9110 §10.2.3), by the server's own clock where it shows it."""
+        """Seconds (RFC 9110 §10.2.3), 0 to a day; by the server's own clock where it shows it."""
         value = head.headers.get("retry-after", "")
         if head.status not in (429, 503) or not value:
             return None
         if value.isascii() and value.isdigit():
-            return min(float(value[:9]), MAX_RETRY_AFTER)
+            return min(float(value), _A_DAY)
         until = http_date(value)
         if until is None:
             return None
         now = http_date(head.headers.get("date"))
-        seconds = until - (self._clock.seconds() if now is None else now)
-        return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+        seconds = until - (self._now() if now is None else now)
+        return min(max(seconds, 0.0), _A_DAY)
 
     def failHandshake(self, reason: str) -> None:
         self._refuse(f"the server's upgrade answer is wrong: {printable(reason, 160)}", "protocol")
@@ -187,6 +197,16 @@ class ClientProtocol(AutobahnClientProtocol):
         opening.opened(self._connection)
 
     # The open connection.
+
+    def onMessageBegin(self, isBinary: bool) -> None:
+        self._fragments = 0
+        super().onMessageBegin(isBinary)
+
+    def onMessageFrameBegin(self, length: int) -> None:
+        super().onMessageFrameBegin(length)
+        self._fragments += 1
+        if self._fragments > MAX_FRAGMENTS and self.is_usable:
+            self.violated(1009, f"message in over {MAX_FRAGMENTS} fragments")
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if self._connection is None or not self.is_usable:

@@ -33,6 +33,8 @@ log = Logger()
 
 #: Seconds a connection that is done with may still take to read its answer.
 LINGER_SECONDS = 2.0
+#: The same when the whole site closes: a daemon must end soon, whoever does not read.
+CLOSE_SECONDS = 1.0
 #: Bytes of a refused request that are read and thrown away, so that the answer is not lost in a
 #: connection reset.
 LINGER_BYTES = 1 << 20
@@ -83,6 +85,8 @@ class JSONChannel(HTTPChannel):
     _timer: IDelayedCall | None = None
     #: The last answer is on its way; what still comes in is thrown away.
     _ended = False
+    #: Nothing comes in any more, but requests that came before are still to be answered.
+    _all_said = False
     _discarded = 0
 
     @property
@@ -101,19 +105,24 @@ class JSONChannel(HTTPChannel):
         self.factory.channel_lost(self)
 
     def readConnectionLost(self) -> None:
-        """The client has said all; what is already written to it still goes out."""
+        """The client has said all; it is still told what it asked for.
+
+        One that has closed its socket looks the same, up to the first write to it.
+        """
+        self._all_said = True
         if self._ended:
             self.loseConnection()
-        else:
+        elif not self._handlingRequest:
             self.end()
 
     def writeConnectionLost(self) -> None: ...
 
-    def end(self) -> None:
-        """Close once what is written has gone out; at the latest after `LINGER_SECONDS`."""
+    def end(self, within: float = LINGER_SECONDS) -> None:
+        """Close once what is written has gone out; at the latest `within` seconds from now, however
+        long a connection that has ended already was still given."""
+        self._arm(within)
         if not self._ended:
             self._ended = True
-            self._arm(LINGER_SECONDS)
             self.loseConnection()
 
     def refuse(self, error: HTTPError) -> None:
@@ -186,10 +195,12 @@ class JSONChannel(HTTPChannel):
             super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
-        if not self.persistent:
-            self._ended = True
-        self._arm(self.limits.seconds)
-        super().requestDone(request)
+        if not self._ended:
+            self._ended = not self.persistent
+            self._arm(self.limits.seconds)
+        super().requestDone(request)  # which goes on with what has come behind the request
+        if self._all_said and not (self._ended or self._handlingRequest or self._busyReceiving):
+            self.end()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         too_large = (
@@ -242,11 +253,11 @@ class JSONSite(HTTPFactory):
 
     def close(self) -> Deferred[None]:
         """Take no more connections and end those that are open; fires when all are gone, within
-        `LINGER_SECONDS`."""
+        `CLOSE_SECONDS` whatever the clients do."""
         if self._closed is None:
             self._closed = Deferred()
             for channel in [*self.channels]:
-                channel.end()
+                channel.end(CLOSE_SECONDS)
             if not self.channels and not self._closed.called:
                 self._closed.callback(None)
         return self._closed

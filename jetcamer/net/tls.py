@@ -21,11 +21,14 @@ from service_identity import CertificateError, VerificationError
 from service_identity.hazmat import DNS_ID, IPAddress_ID, ServiceID, verify_service_identity
 from service_identity.pyopenssl import extract_patterns
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from jetcamer.net.errors import printable
 from jetcamer.net.url import check_host, is_ip
+
+log = Logger()
 
 #: For TLS 1.2; those of TLS 1.3 are all good.
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL"
@@ -71,20 +74,46 @@ class ClientTrust:
     :raises ValueError: `ca_file` cannot be read or holds no certificate, or `server_name` is no
         name; one line.
 
-    The roots are loaded once, at the first use, and shared by all connections.
+    The roots are loaded at the first use and shared by all connections. They are loaded anew when
+    `ca_file` has changed, which is looked at before each connection; while it cannot be used, the
+    last good certificates of it stay trusted.
     """
 
     def __init__(self, ca_file: str | None = None, server_name: str | None = None) -> None:
         self.ca_file = ca_file
         self.server_name = None if server_name is None else check_host(server_name.lower())
+        self._signature = None if ca_file is None else _signature(ca_file)
         self._extra_roots = [] if ca_file is None else _read_certificates(ca_file)
+        self._warned = False
         self._context: SSL.Context | None = None
 
     def connection_creator(self, host: str) -> IOpenSSLClientConnectionCreator:
         """What starts TLS to `host`, a name or an IP address without brackets."""
+        if self.ca_file is not None:
+            self._look_again(self.ca_file)
         if self._context is None:
             self._context = _make_context(self._extra_roots)
         return _ConnectionCreator(self._context, self.server_name or check_host(host.lower()))
+
+    def _look_again(self, path: str) -> None:
+        # Taken before the file is read, so that what is written meanwhile shows the next time;
+        # kept only when it could be read, so that a trouble is looked into until it is over.
+        signature = _signature(path)
+        if signature is not None and signature == self._signature:
+            self._warned = False
+            return
+        try:
+            roots = _read_certificates(path)
+        except ValueError as problem:
+            if not self._warned:
+                log.warn("{problem}; those read before stay trusted", problem=str(problem))
+            self._warned = True
+            return
+        self._signature, self._extra_roots, self._context = signature, roots, None
+        self._warned = False
+        log.info(
+            "{path} has changed: its {count} certificates are trusted", path=path, count=len(roots)
+        )
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -228,6 +257,15 @@ def _folder_holds(folder: str, bundle: str) -> bool:
     except OSError:
         return False
     return not wanted
+
+
+def _signature(path: str) -> tuple[int, ...] | None:
+    """What changes when the file does; None where there is none to be seen."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_dev)
 
 
 def _read_certificates(path: str) -> list[crypto.X509]:

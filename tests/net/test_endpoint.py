@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 from jetcamer.net import endpoint
+from jetcamer.net.client_protocol import ClientProtocol
 from jetcamer.net.endpoint import ConnectFailed, WebSocketEndpoint, tcp_endpoint
 from jetcamer.net.tls import ClientTrust
-from jetcamer.net.websocket import WebSocketConnection
+from jetcamer.net.url import WebSocketURL
+from jetcamer.net.websocket import Liveness, WebSocketConnection
 from tests.net.peers import (
     PeerFactory,
     PeerProtocol,
@@ -454,16 +457,17 @@ class FailureTests(ConnectCase):
         for value, expected in (
             ("0", 0.0),
             ("7", 7.0),
-            ("600", 600.0),
-            ("601", 600.0),
-            ("9" * 400, 600.0),
+            ("0000000000012", 12.0),
+            ("86400", 86_400.0),
+            ("86401", 86_400.0),
+            ("9" * 10_000, 86_400.0),
             ("-1", None),
             ("1.5", None),
             ("soon", None),
             ("", None),
             ("٣", None),
             ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
-            (formatdate(32503680000, usegmt=True), 600.0),
+            (formatdate(32503680000, usegmt=True), 86_400.0),
             ("Thu, 99 Jan 99999 00:00:00 GMT", None),
         ):
             self.assertEqual(await self.retry_after(value), expected, value)
@@ -475,9 +479,47 @@ class FailureTests(ConnectCase):
         """So that a machine whose clock is wrong waits no longer for it."""
         date = f"Date: {formatdate(1000, usegmt=True)}\r\n"
         self.assertEqual(await self.retry_after(formatdate(1042, usegmt=True), date=date), 42.0)
-        until = formatdate(reactor.seconds() + 300, usegmt=True)
-        left = await self.retry_after(until)
-        self.assertTrue(280 < left <= 300, left)
+
+    def refusal(self, clock: Any, answer: bytes) -> ConnectFailed:
+        """What an attempt says of `answer`, by a reactor that keeps the time of `clock`."""
+        opening = WebSocketEndpoint(clock, "ws://192.0.2.1/", trust=ClientTrust()).connect(Receiver)
+        client = clock.tcpClients[-1][2].buildProtocol(None)
+        transport = FakeTransport(client, False)
+        client.makeConnection(transport)
+        client.dataReceived(answer)
+        client.connectionLost(Failure(ConnectionAborted()))
+        self.assertEqual(clock.getDelayedCalls(), [])
+        return self.failureResultOf(opening, ConnectFailed).value
+
+    def test_retry_after_is_not_reckoned_by_the_clock_of_the_reactor(self) -> None:
+        """Which counts from the start of the machine, where it must not be put back."""
+        clock = MemoryReactorClock()
+        clock.advance(12_345.0)
+        until = formatdate(time.time() + 300, usegmt=True)
+        answer = f"HTTP/1.1 503 No\r\nRetry-After: {until}\r\n\r\n"
+        left = self.refusal(clock, answer.encode()).retry_after
+        self.assertTrue(200 < left <= 300, left)
+
+    def test_retry_after_by_a_time_of_day_that_is_given(self) -> None:
+        refusals: list[ConnectFailed] = []
+
+        class Refused:
+            connected = staticmethod(lambda: None)
+            refused = staticmethod(refusals.append)
+
+        for date, expected in ((1_700_000_042, 42.0), (1_699_999_999, 0.0), (2e9, 86_400.0)):
+            protocol = ClientProtocol(
+                WebSocketURL.parse("ws://192.0.2.1/"),
+                Refused(),
+                MemoryReactorClock(),
+                Liveness(),
+                max_message=1 << 20,
+                now=lambda: 1_700_000_000.0,
+            )
+            until = formatdate(date, usegmt=True)
+            protocol.state = protocol.STATE_CONNECTING
+            protocol.dataReceived(f"HTTP/1.1 429 No\r\nRetry-After: {until}\r\n\r\n".encode())
+            self.assertEqual(refusals.pop().retry_after, expected)
 
     async def test_garbage(self) -> None:
         for answer, words in (

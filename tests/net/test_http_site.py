@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from jetcamer.net.http import Guard, Routes, read_json
 from jetcamer.net.http_site import (
+    CLOSE_SECONDS,
     LINGER_BYTES,
     LINGER_SECONDS,
     JSONChannel,
@@ -232,6 +233,69 @@ class ParsingTests(SynchronousTestCase):
         self.clock.advance(0.2)
         self.assertTrue(self.connection.transport.disconnected)
 
+    def assert_closed_with_the_site(self) -> None:
+        self.site.close()
+        self.clock.advance(CLOSE_SECONDS - 0.1)
+        self.assertFalse(self.connection.transport.disconnected)
+        self.clock.advance(0.2)
+        self.assertTrue(self.connection.transport.disconnected)
+
+    def test_the_site_waits_for_nobody(self) -> None:
+        """Whatever a connection was doing, or still had time for."""
+        for data in (
+            b"",
+            b"GET / HTTP",
+            request("GET", "/long"),
+            request("GET", "/long", "Connection: close"),
+            request("GET", "/pending"),
+            b"HELLO\r\n",
+        ):
+            with self.subTest(data=data):
+                self.connection.send(data)
+                self.assert_closed_with_the_site()
+            self.tearDown()
+            self.setUp()
+
+    def test_an_answer_after_the_site_closed_wins_no_time(self) -> None:
+        self.connection.send(request("GET", "/pending"))
+        self.site.close()
+        self.site.pending.callback("at last")
+        self.clock.advance(CLOSE_SECONDS)
+        self.assertTrue(self.connection.transport.disconnected)
+
+    def test_who_has_said_all_is_answered_all_of_it(self) -> None:
+        waiting = request("GET", "/pending")
+        for behind, statuses in (
+            (b"", [200]),
+            (request() * 2, [200] * 3),
+            (waiting + request("GET", "/nothing") + waiting, [200, 200, 404, 200]),
+            (request("GET", "/", "Connection: close") + request(), [200, 200]),
+            (b"HELLO\r\n" + request(), [200, 400]),
+            (b"GET / HTTP", [200]),
+        ):
+            with self.subTest(behind=behind):
+                self.connection.send(waiting + behind)
+                self.connection.protocol.readConnectionLost()
+                self.clock.advance(1000)
+                self.assertFalse(self.connection.transport.disconnecting)
+                self.site.pending.callback("at last")
+                responses = parse_responses(self.connection.transport.value())
+                self.assertEqual([r.status for r in responses], statuses)
+                self.assertTrue(self.connection.transport.disconnecting)
+            self.tearDown()
+            self.setUp()
+
+    def test_who_has_said_all_waits_for_each_slow_one(self) -> None:
+        self.connection.send(request("GET", "/pending") * 2)
+        self.connection.protocol.readConnectionLost()
+        first, self.site.pending = self.site.pending, Deferred()
+        first.callback("one")
+        self.assertFalse(self.connection.transport.disconnecting)
+        self.site.pending.callback("two")
+        responses = parse_responses(self.connection.transport.value())
+        self.assertEqual([r.json for r in responses], ["one", "two"])
+        self.assertTrue(self.connection.transport.disconnecting)
+
     def test_the_site_wakes_nobody_up_and_speaks_no_http_2(self) -> None:
         self.connection.lose()
         self.site.doStart()
@@ -246,22 +310,29 @@ class ParsingTests(SynchronousTestCase):
 
 
 class Heard(JSONSite):
-    """Says when bytes have arrived, so that a test can wait for that and not for a time."""
+    """Says when bytes or their end have arrived, so that a test can wait for that and not for a
+    time."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.heard: DeferredQueue[int] = DeferredQueue()
+        self.all_said: DeferredQueue[None] = DeferredQueue()
 
     def buildProtocol(self, addr: Any) -> Any:
         channel = super().buildProtocol(addr)
         if channel is not None:
-            deliver = channel.dataReceived
+            deliver, deliver_end = channel.dataReceived, channel.readConnectionLost
 
             def data_received(data: bytes) -> None:
                 deliver(data)
                 self.heard.put(len(data))
 
+            def read_connection_lost() -> None:
+                deliver_end()
+                self.all_said.put(None)
+
             channel.dataReceived = data_received
+            channel.readConnectionLost = read_connection_lost
         return channel
 
 
@@ -308,6 +379,11 @@ class SocketTests(TestCase):
 
     async def connect(self) -> RawClient:
         return await RawClient.connect(reactor, self.port)
+
+    async def all_said(self) -> None:
+        """The site has heard that a client has said all, and has had the time to do its worst."""
+        await self.site.all_said.get()
+        await self.ask(request("GET", "/", "Connection: close"))
 
     async def ask(self, data: bytes) -> bytes:
         client = await self.connect()
@@ -409,11 +485,31 @@ class SocketTests(TestCase):
             responses = parse_responses(await client.until_closed())
             self.assertEqual([response.status for response in responses], statuses)
 
-    async def test_who_leaves_cancels_what_was_asked(self) -> None:
+    async def test_who_has_said_all_is_answered_when_the_answer_is_there(self) -> None:
+        client = await self.connect()
+        client.send(request("GET", "/pending"))
+        await self.arrived.get()
+        client.transport.loseWriteConnection()
+        await self.all_said()
+        self.pending.callback("at last")
+        (response,) = parse_responses(await client.until_closed())
+        self.assertEqual(response.json, "at last")
+
+    async def test_who_hung_up_is_noticed_by_the_answer(self) -> None:
         client = await self.connect()
         client.send(request("GET", "/pending"))
         await self.arrived.get()
         client.transport.loseConnection()
+        await self.all_said()
+        self.pending.callback("x" * 1_000_000)
+        await self.listening.stopListening()
+        await self.site.close()
+
+    async def test_who_leaves_cancels_what_was_asked(self) -> None:
+        client = await self.connect()
+        client.send(request("GET", "/pending"))
+        await self.arrived.get()
+        client.transport.abortConnection()
         with self.assertRaises(CancelledError):
             await self.pending
 
@@ -448,14 +544,18 @@ class SocketTests(TestCase):
         self.assertEqual(len(cancelled), 1)
 
     async def test_close_does_not_wait_for_a_client_that_reads_nothing(self) -> None:
-        client = await self.connect()
-        client.transport.pauseProducing()
-        client.send(request("GET", "/pending"))
-        asked = await self.arrived.get()
-        asked.write(b"x" * 20_000_000)  # more than the kernel takes
+        working, answered = [await self.connect() for _ in range(2)]
+        for client, header in ((working, "X: x"), (answered, "Connection: close")):
+            client.transport.pauseProducing()
+            client.send(request("GET", "/pending", header))
+            asked = await self.arrived.get()
+            asked.write(b"x" * 20_000_000)  # more than the kernel takes
+        asked.finish()
         closing = self.site.close()
         self.assertFalse(closing.called)
-        self.clock.advance(LINGER_SECONDS)
+        self.clock.advance(CLOSE_SECONDS)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
         await closing
-        client.transport.abortConnection()
-        await client.until_closed()
+        for client in (working, answered):
+            client.transport.abortConnection()
+            await client.until_closed()

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.interfaces import IHandshakeListener, IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import capturedLogs, formatEvent
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -337,6 +338,26 @@ class HandshakeTests(TestCase):
         await self.handshake("127.0.0.1", served, trust)
         self.assertEqual(names, [b"hub.example"])
 
+    async def test_renewed_authority(self) -> None:
+        """Its file is looked at before each connection, not only when the daemon starts."""
+        renewed = TestCA(self.mktemp(), "renewed")
+        before, after = (ca.issue(dns=["hub.example"]) for ca in (self.ca, renewed))
+        await self.handshake("hub.example", before)
+        Path(renewed.path_cert).replace(self.ca.path_cert)
+        await self.handshake("hub.example", after)
+        words = "unknown certificate authority (issuer CN=JetCamer test CA);"
+        self.server.received = b""
+        await self.assert_refused(f"{words} set wsCaFile to trust it", "hub.example", before)
+
+    async def test_authority_whose_file_is_lost_stays_trusted(self) -> None:
+        for spoil in (
+            lambda path: path.write_bytes(b"-----BEGIN CERTIFICATE-----\nno\n"),
+            lambda path: path.write_bytes(b""),
+            lambda path: path.unlink(),
+        ):
+            spoil(Path(self.ca.path_cert))
+            await self.handshake("hub.example", self.ca.issue(dns=["hub.example"]))
+
     async def test_server_name_that_the_certificate_lacks(self) -> None:
         await self.assert_refused(
             "the certificate is not valid for hub.example (it names IP:127.0.0.1)",
@@ -470,6 +491,117 @@ class ClientTrustTests(SynchronousTestCase):
         for host in ("a.example", "b.example", "10.0.0.1"):
             trust.connection_creator(host)
         self.assertEqual(len(loads), 1)
+
+
+class ChangedFileTests(SynchronousTestCase):
+    """A `ca_file` that changes under a running daemon."""
+
+    def setUp(self) -> None:
+        self.patch(tls, "_add_platform_roots", lambda context: None)
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir()
+        self.path = folder / "ca.pem"
+        self.pems = [Path(TestCA(self.mktemp(), f"CA {n}").path_cert).read_bytes() for n in "abc"]
+        self.path.write_bytes(self.pems[0])
+        self.made: list[int] = []
+        make = tls._make_context
+
+        def make_context(roots: list[Any]) -> SSL.Context:
+            self.made.append(len(roots))
+            return make(roots)
+
+        self.patch(tls, "_make_context", make_context)
+        self.trust = ClientTrust(ca_file=str(self.path))
+
+    def said(self) -> list[tuple[str, str]]:
+        """Connect once; what the log tells."""
+        with capturedLogs() as events:
+            self.trust.connection_creator("hub.example")
+        return [(event["log_level"].name, formatEvent(event)) for event in events]
+
+    def test_unchanged(self) -> None:
+        for _ in range(3):
+            self.assertEqual(self.said(), [])
+        self.assertEqual(self.made, [1])
+
+    def test_changed(self) -> None:
+        self.said()
+        self.path.write_bytes(b"".join(self.pems))
+        words = f"{self.path} has changed: its 3 certificates are trusted"
+        self.assertEqual(self.said(), [("info", words)])
+        self.assertEqual(self.said(), [])
+        self.assertEqual(self.made, [1, 3])
+
+    def test_changed_in_nothing_but_its_bytes(self) -> None:
+        """As long as before, and as old by its time stamp: ``cp -p``."""
+        self.said()
+        status = self.path.stat()
+        other = self.pems[0].splitlines()
+        other[1], other[2] = other[2], other[1]
+        self.path.write_bytes(b"\n".join(other) + b"\n")
+        os.utime(self.path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        self.assertEqual(self.path.stat().st_size, status.st_size)
+        ((level, _),) = self.said()
+        self.assertEqual(level, "warn")
+
+    def test_changed_before_the_first_use(self) -> None:
+        self.path.write_bytes(b"".join(self.pems))
+        self.said()
+        self.assertEqual(self.made, [3])
+
+    def test_unusable_for_a_while(self) -> None:
+        """One warning, whatever it is that is wrong, and another one the next time."""
+        self.said()
+        for made in ([1, 2], [1, 2, 2]):
+            self.path.write_bytes(b"\xff no certificate")
+            self.assertEqual(
+                self.said(),
+                [
+                    (
+                        "warn",
+                        f"{self.path} holds no certificate in PEM form;"
+                        " those read before stay trusted",
+                    )
+                ],
+            )
+            self.path.unlink()
+            self.assertEqual(self.said(), [])
+            self.path.mkdir()
+            self.assertEqual(self.said(), [])
+            self.path.rmdir()
+            self.path.write_bytes(b"".join(self.pems[:2]))
+            ((level, _),) = self.said()
+            self.assertEqual(level, "info")
+            self.assertEqual(self.made, made)
+
+    def test_unreadable_until_its_mode_is_mended(self) -> None:
+        """The file is then no other than the one that could not be read."""
+        self.said()
+        read = tls._read_certificates
+
+        def denied(path: str) -> list[Any]:
+            raise ValueError(f"{path} cannot be read: Permission denied")
+
+        self.patch(tls, "_read_certificates", denied)
+        self.path.write_bytes(b"".join(self.pems))
+        ((level, _),) = self.said()
+        self.assertEqual((level, self.made), ("warn", [1]))
+        self.patch(tls, "_read_certificates", read)
+        ((level, _),) = self.said()
+        self.assertEqual((level, self.made), ("info", [1, 3]))
+
+    def test_away_with_its_folder_for_a_while(self) -> None:
+        """As a file system that is mounted late: warned of each time, and not read again."""
+        self.said()
+        folder = self.path.parent
+        for _ in range(2):
+            folder.rename(folder.with_suffix(".away"))
+            ((level, words),) = self.said()
+            self.assertEqual(level, "warn")
+            self.assertIn("cannot be read: No such file or directory", words)
+            folder.with_suffix(".away").rename(folder)
+            self.assertEqual(self.said(), [])
+        self.assertEqual(self.made, [1])
 
 
 class PlatformRootsTests(SynchronousTestCase):

@@ -18,7 +18,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from jetcamer import __version__
-from jetcamer.net.client_protocol import ClientFactory, masked_frame, protocol_options
+from jetcamer.net.client_protocol import (
+    MAX_FRAGMENTS,
+    ClientFactory,
+    masked_frame,
+    protocol_options,
+)
 from jetcamer.net.endpoint import ConnectFailed, WebSocketEndpoint
 from jetcamer.net.tls import ClientTrust
 from jetcamer.net.websocket import Disconnected
@@ -50,7 +55,8 @@ class OpenConnectionCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.patch(txaio.config, "loop", object())  # no timer of Autobahn's can run
         self.clock = MemoryReactorClock()
-        self.clock.advance(1_700_000_000.9)  # rounding to whole seconds would show
+        # No time of day, and rounding to whole seconds would show.
+        self.clock.advance(12_345.9)
         self.events: list[dict[str, Any]] = []
         globalLogPublisher.addObserver(self.events.append)
         self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
@@ -231,6 +237,38 @@ class ViolationTests(OpenConnectionCase):
         self.frame(b"y", opcode=0, fin=False)
         self.assert_closed(1009, "message over 1048576 bytes")
 
+    def test_as_many_fragments_as_are_allowed(self) -> None:
+        for _ in range(2):
+            frames = b"\x01\x01x" + b"\x00\x01x" * (MAX_FRAGMENTS - 2) + b"\x80\x01x"
+            self.server.sendData(frames)
+            self.pump.flush()
+        self.assertEqual(self.receiver.messages, [b"x" * MAX_FRAGMENTS] * 2)
+        self.assertEqual(self.receiver.ends, [])
+        self.finish()
+
+    def test_more_fragments_than_are_allowed(self) -> None:
+        """Empty ones: their length never adds up to anything."""
+        self.server.sendData(b"\x01\x00" + b"\x00\x00" * MAX_FRAGMENTS + b"\x80\x00" * 2)
+        self.pump.flush()
+        self.assert_closed(1009, f"message in over {MAX_FRAGMENTS} fragments")
+
+    def test_fragments_without_an_end_are_not_kept(self) -> None:
+        self.server.sendData(b"\x01\x00")
+        for _ in range(40):
+            self.server.sendData(b"\x00\x00" * 8192)
+            self.pump.flush()
+        client = self.client_io.protocol._wrappedProtocol
+        self.assertLess(len(client.message_data), 3 * MAX_FRAGMENTS)
+        self.assert_closed(1009, f"message in over {MAX_FRAGMENTS} fragments")
+
+    def test_fragments_after_our_own_close_are_not_what_ended_it(self) -> None:
+        self.server.onCloseFrame = lambda *args: True  # never answers
+        self.connection.close(1000, "bye")
+        self.pump.flush()
+        self.server.sendData(b"\x01\x00" + b"\x00\x00" * MAX_FRAGMENTS)
+        self.pass_time(1.1)
+        self.assertEqual(self.finish().words, "closed by us: 1000 bye; the server did not answer")
+
     def test_announced_length_is_enough(self) -> None:
         """Nothing of a message too long is kept: its header ends it."""
         self.server.sendData(b"\x81\x7f" + (1 << 40).to_bytes(8, "big"))
@@ -326,10 +364,11 @@ class HalfOpenTests(OpenConnectionCase):
     def test_other_traffic_is_no_pong(self) -> None:
         """A peer that talks but does not hear us is half-open too."""
         self.server.onPing = lambda payload: None
-        for _ in range(31):
+        for _ in range(30):
             self.server.sendMessage(b"I am alive")
             self.server.sendFrame(10, b"a pong nobody asked for")
             self.pass_time(1)
+        self.pass_time(0.5)
         self.assertEqual(self.finish().words, "no pong within 10 s")
 
     def test_late_pong_of_an_earlier_ping_does_not_count(self) -> None:
