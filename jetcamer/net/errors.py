@@ -21,7 +21,7 @@ class ConnectFailed(Exception):
 
     :ivar kind: what sort of failure it was.
     :ivar phase: how far the attempt had come, where that is known.
-    :ivar retry_after: seconds the server asked us to stay away, 0 to a day; the policy of reconnecting bounds it further.
+    :ivar retry_after: seconds the server asked us to stay away, 0 to a day.
     """
 
     def __init__(
