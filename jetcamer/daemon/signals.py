@@ -14,8 +14,6 @@ from twisted.internet.error import ReactorNotRunning
 
 def stop_on_sigterm(reactor: Any) -> None:
     """From now on SIGTERM stops `reactor` in order, or as soon as it runs; the status is 0 then."""
-    running = False
-    early = False
     process = os.getpid()
 
     def stop() -> None:
@@ -25,22 +23,14 @@ def stop_on_sigterm(reactor: Any) -> None:
             return  # it is stopping already
 
     def received(*_: object) -> None:
-        nonlocal early
-        if os.getpid() != process:
+        if os.getpid() == process:
+            reactor.callFromThread(stop)
+        else:
             # A child between fork and exec. It is no daemon, and ends as any process would.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
-        elif running:
-            reactor.callFromThread(stop)
-        early = True
 
-    def started() -> None:
-        nonlocal running
-        running = True
-        # The reactor has just put its own handler in the place of ours.
-        signal.signal(signal.SIGTERM, received)
-        if early:
-            stop()
-
+    # Until the reactor runs; what it then installs itself is its method of this name. In between
+    # there is no moment without one of them.
     signal.signal(signal.SIGTERM, received)
-    reactor.callWhenRunning(started)
+    reactor.sigTerm = received
