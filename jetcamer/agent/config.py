@@ -12,14 +12,14 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from jetcamer.agent import config_checks as checks
 from jetcamer.agent import json_document
 from jetcamer.agent.files import Signature, read_whole, signature
-from jetcamer.agent.json_document import excerpt, quoted
+from jetcamer.agent.json_document import excerpt, kind, quoted
 
 DEFAULT_PATH = "/etc/jetcamer/agent.config.json"
 #: Names the file where ``--config`` does not.
@@ -77,6 +77,11 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     web_allow_remote: bool = False
     web_token: str | None = None
     forward_own_logs: bool = False
+
+    archive: Literal["auto", "on", "off"] = "auto"
+    log_formats: dict[str, str] = {}
+    log_lines_per_second: int = 200
+    spool_max_bytes: int = 256 << 20
 
     def listen_address(self) -> tuple[str, int]:
         """Host and port of ``webListen``; the host is an IP address, or "" for every IPv4 one."""
@@ -155,21 +160,25 @@ def decode_config(data: bytes, path: str) -> tuple[AgentConfig, list[str]]:
         if name not in _EXPECTED:
             if not _UNUSED.match(name):
                 warnings.append(f"{path}: {quoted(name)}: unknown member, ignored{_nearest(name)}")
-        elif value == "" and name in _EMPTY_IS_UNSET:
+        elif value == "" and name in _STRINGS:
+            # The old program could not tell an empty string from a missing member, and files say ""
+            # for it.
             if name in _HIDDEN:
                 warnings.append(f"{path}: {name}: is empty and counts as not set")
-        else:
+        elif value is not None:  # null is not set either
             try:
                 json_document.check_text(value)
             except ValueError as error:
                 raise ConfigError(path, name, str(error)) from None
             members[name] = value
+    for name, value in members.items():
+        if name in _LIMITS and isinstance(value, int | float) and not isinstance(value, bool):
+            _check_limits(path, name, value)
     if isinstance(members.get("commands"), dict):
         members["commands"] = _commands(path, members["commands"])
+    if isinstance(formats := members.get("logFormats"), dict) and formats:
+        _check_log_formats(path, formats)
     config = _convert(path, members)
-    for name, value in members.items():
-        if name in _LIMITS:
-            _check_limits(path, name, value)
     for name, attribute in zip(_EXPECTED, config.__struct_fields__, strict=True):
         value = getattr(config, attribute)
         if name in members and name in _CHECKS and value is not None:
@@ -192,6 +201,8 @@ _LIMITS: dict[str, tuple[float, float, str]] = {
     "heartbeatIntervalSeconds": (1, 86400, "a number of seconds"),
     "credentialPollSeconds": (1, 86400, "a number of seconds"),
     "commandTimeoutSeconds": (1, 86400, "a number of seconds"),
+    "logLinesPerSecond": (0, 10_000, "a whole number"),
+    "spoolMaxBytes": (1 << 20, 1 << 40, "a whole number of bytes"),
 }
 _CHECKS: dict[str, Callable[[Any], object]] = {
     "logPaths": checks.log_paths,
@@ -214,10 +225,11 @@ _EXPECTED: dict[str, str] = {
     **{name: f"{noun}, at least {low}" for name, (low, _, noun) in _LIMITS.items()},
     "logPaths": "an array of strings",
     "commands": "an object of declared commands",
+    "logFormats": "an object of regular expressions (strings)",
+    "archive": '"auto", "on" or "off"',
 }
-# The old program could not tell an empty string from a missing member, and files say "" for it.
-_EMPTY_IS_UNSET = frozenset(
-    {"webListen", "instanceId", "siteId", "env", "awsRegion", "wsApiUrl", "wsSecret"}
+_STRINGS = frozenset(
+    {"archive", *(name for name, expected in _EXPECTED.items() if expected == "a string")}
 )
 # Texts in these may be, or hold, a secret: no message quotes them.
 _HIDDEN = frozenset({"wsSecret", "webToken", "wsProxy", "wsApiUrl"})
@@ -233,20 +245,62 @@ def _commands(path: str, declared: dict[str, Any]) -> dict[str, DeclaredCommand]
 
     commands = {}
     for name, value in declared.items():
+        command = _declared(path, f"commands.{quoted(name)}", value)
         try:
-            command = msgspec.convert(value, DeclaredCommand)
             compile_declared(name, command.argv, command.timeout_seconds, command.args)
-        except msgspec.ValidationError as error:
-            # "Expected `str`, got `int` - at `$.argv[1]`": the place belongs to the name.
-            words, _, place = str(error).partition(" - at `$")
-            member = f"commands.{quoted(name)}{place.rstrip('`')}"
-            words = words[:1].lower() + words[1:].replace("`", "")
-            raise ConfigError(path, member, words) from None
         except ValueError as error:  # which names the member itself
             member, _, words = str(error).partition(": ")
             raise ConfigError(path, member, words) from None
         commands[name] = command
     return commands
+
+
+def _declared(path: str, where: str, value: Any) -> DeclaredCommand:
+    """What the members must be; `compile_declared` says what they may hold."""
+
+    def fault(member: str, expected: str, got: Any) -> ConfigError:
+        return ConfigError(path, where + member, f"expected {expected}, got {kind(got)}")
+
+    if not isinstance(value, dict):
+        raise fault("", "an object", value)
+    for name in value:
+        if name not in DeclaredCommand.__struct_encode_fields__:
+            words = "unknown member; a command has argv, timeoutSeconds and args"
+            raise ConfigError(path, f"{where}.{quoted(name)}", words)
+    argv, timeout, args = (value.get(name) for name in DeclaredCommand.__struct_encode_fields__)
+    if argv is None:
+        raise ConfigError(path, f"{where}.argv", "missing; expected an array of strings")
+    if not isinstance(argv, list):
+        raise fault(".argv", "an array of strings", argv)
+    for index, item in enumerate(argv):
+        if not isinstance(item, str):
+            raise fault(f".argv[{index}]", "a string", item)
+    if timeout is not None:
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+            raise fault(".timeoutSeconds", "a number of seconds", timeout)
+        timeout = float(max(-1, min(timeout, 1 << 40)))  # too large stays too large
+    args = {} if args is None else args
+    if not isinstance(args, dict):
+        raise fault(".args", "an object of patterns (strings)", args)
+    for name, pattern in args.items():
+        if not isinstance(pattern, str):
+            raise fault(f".args.{quoted(name)}", "a pattern (a string)", pattern)
+    return DeclaredCommand(tuple(argv), timeout, args)
+
+
+def _check_log_formats(path: str, formats: dict[str, Any]) -> None:
+    from jetcamer.agent.logs.pattern_check import check_pattern
+
+    for glob, regex in formats.items():
+        if not glob:
+            raise ConfigError(path, "logFormats", "holds an empty path")
+        if not isinstance(regex, str):
+            words = f"expected a regular expression (a string), got {kind(regex)}"
+            raise ConfigError(path, f"logFormats.{excerpt(glob)}", words)
+        try:
+            check_pattern(regex)
+        except ValueError as error:
+            raise ConfigError(path, f"logFormats.{excerpt(glob)}", str(error)) from None
 
 
 def _convert(path: str, members: dict[str, Any]) -> AgentConfig:
@@ -292,7 +346,7 @@ def _mode_warnings(config: AgentConfig, path: str, mode: int) -> list[str]:
 
 
 def _unexpected(path: str, name: str, expected: str, value: Any) -> ConfigError:
-    got = json_document.kind(value) if name in _HIDDEN else excerpt(value)
+    got = kind(value) if name in _HIDDEN else excerpt(value)
     return ConfigError(path, name, f"expected {expected}, got {got}")
 
 

@@ -7,9 +7,26 @@ call takes.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from typing import Any
+
+# What Python's parser says, for a person who does not know it. Newer versions say a little more.
+_FAULTS = {
+    "Expecting value": "expected a value",
+    "Expecting property name enclosed in double quotes": "expected a name in double quotes",
+    "Illegal trailing comma before end of object": "expected another member after the comma",
+    "Illegal trailing comma before end of array": "expected another value after the comma",
+    "Expecting ':' delimiter": "expected a colon after the member's name",
+    "Expecting ',' delimiter": "expected a comma, or the end of the object or array",
+    "Extra data": "expected nothing more after the end of the document",
+    "Unterminated string starting": "a string that begins here has no end",
+    "Invalid control character": "a line break, tab or control character inside a string",
+    "Invalid \\escape": r"a backslash that begins no escape; write \\ for a backslash",
+    "Invalid \\escape: ": r"a backslash that begins no escape; write \\ for a backslash",
+    "Invalid \\uXXXX escape": r"\u needs four hexadecimal digits after it",
+}
 
 
 class DocumentError(ValueError):
@@ -22,16 +39,24 @@ class DocumentError(ValueError):
 
 
 def parse(data: bytes) -> dict[str, Any]:
-    """Raises :class:`DocumentError`."""
+    """A byte order mark in front, as Windows editors leave one, is skipped.
+
+    Raises :class:`DocumentError`.
+    """
+    text = data.removeprefix(codecs.BOM_UTF8)
     try:
         document = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant
+            text.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant
         )
     except UnicodeDecodeError as error:
-        words = f"not UTF-8 text: byte {error.start + 1} is out of place"
+        place = error.start + 1 + len(data) - len(text)
+        words = f"not UTF-8 text: byte {place} is out of place"
         raise DocumentError(None, words) from None
     except json.JSONDecodeError as error:
-        words = f"not valid JSON: line {error.lineno} column {error.colno}: {error.msg}"
+        fault = _FAULTS.get(error.msg.removesuffix(" at"), error.msg.lower())
+        words = f"not valid JSON: line {error.lineno} column {error.colno}: {fault}"
+        if not text.strip():
+            words = "is empty; expected a JSON object, {} at least"
         raise DocumentError(None, words) from None
     except DocumentError:
         raise

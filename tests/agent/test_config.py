@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +69,10 @@ class Defaults(SynchronousTestCase):
                 "webAllowRemote": False,
                 "webToken": None,
                 "forwardOwnLogs": False,
+                "archive": "auto",
+                "logFormats": {},
+                "logLinesPerSecond": 200,
+                "spoolMaxBytes": 268435456,
             },
         )
 
@@ -110,6 +117,10 @@ class Defaults(SynchronousTestCase):
             "webAllowRemote": True,
             "webToken": "0123456789abcdef",
             "forwardOwnLogs": True,
+            "archive": "off",
+            "logFormats": {"/var/log/*.log": r"(?P<ip>\S+) (?P<message>.*)"},
+            "logLinesPerSecond": 0,
+            "spoolMaxBytes": 1048576,
         }
         config, warnings = decode(document)
         self.assertEqual(warnings, [])
@@ -137,11 +148,21 @@ class OldFiles(SynchronousTestCase):
         self.assertEqual(decode({name: {"any": ["thing", None]} for name in names})[1], [])
 
     def test_an_empty_string_is_as_good_as_nothing(self) -> None:
-        names = ["webListen", "instanceId", "siteId", "env", "awsRegion"]
+        names = ["webListen", "instanceId", "siteId", "env", "awsRegion", "stateDir", "wsCaFile",
+                 "wsServerName", "s3Bucket", "archive"]  # fmt: skip
         self.assertEqual(decode(dict.fromkeys(names, "")), (AgentConfig(), []))
 
+    def test_null_is_not_set_in_any_member(self) -> None:
+        self.assertEqual(decode(dict.fromkeys(MEMBERS)), (AgentConfig(), []))
+        for name in MEMBERS:
+            self.assertEqual(decode({name: None}), (AgentConfig(), []), name)
+        config, _ = decode(
+            {"commands": {"x": {"argv": ["a"], "timeoutSeconds": None, "args": None}}}
+        )
+        self.assertEqual(config.commands, {"x": DeclaredCommand(("a",))})
+
     def test_an_empty_secret_or_url_is_not_set_and_said_so(self) -> None:
-        for name in ("wsSecret", "wsApiUrl"):
+        for name in ("wsSecret", "wsApiUrl", "wsProxy", "webToken"):
             config, warnings = decode({name: ""})
             self.assertEqual(config, AgentConfig())
             self.assertEqual(warnings, [f"{WHERE}: {name}: is empty and counts as not set"])
@@ -173,15 +194,50 @@ class Faults(SynchronousTestCase):
 
     def test_json(self) -> None:
         for data, words in [
-            (b"", "not valid JSON: line 1 column 1: Expecting value"),
+            (b"", "is empty; expected a JSON object, {} at least"),
+            (b" \n", "is empty; expected a JSON object, {} at least"),
             (
                 b'{\n  "env": "x"\n  "siteId": 1}',
-                "not valid JSON: line 3 column 3: Expecting ',' delimiter",
+                "not valid JSON: line 3 column 3: "
+                "expected a comma, or the end of the object or array",
+            ),
+            (b'{"env": }', "not valid JSON: line 1 column 9: expected a value"),
+            (
+                b"{'env': 1}",
+                "not valid JSON: line 1 column 2: expected a name in double quotes",
+            ),
+            (
+                b'{"env" 1}',
+                "not valid JSON: line 1 column 8: expected a colon after the member's name",
+            ),
+            (
+                b"{} {}",
+                "not valid JSON: line 1 column 4: "
+                "expected nothing more after the end of the document",
+            ),
+            (
+                b'{"env": "x}',
+                "not valid JSON: line 1 column 9: a string that begins here has no end",
+            ),
+            (
+                b'{"env": "x\n"}',
+                "not valid JSON: line 1 column 11: "
+                "a line break, tab or control character inside a string",
+            ),
+            (
+                rb'{"logFormats": {"a": "\d"}}',
+                "not valid JSON: line 1 column 23: "
+                "a backslash that begins no escape; write \\\\ for a backslash",
+            ),
+            (
+                rb'{"env": "\u12"}',
+                "not valid JSON: line 1 column 11: \\u needs four hexadecimal digits after it",
             ),
             (b"[1]", "expected an object, got [1]"),
             (b"null", "expected an object, got null"),
             (b'"x"', 'expected an object, got "x"'),
             (b'{"env": "\xff"}', "not UTF-8 text: byte 10 is out of place"),
+            (b'\xef\xbb\xbf{"env": "\xff"}', "not UTF-8 text: byte 13 is out of place"),
             (b'{"env": "a", "env": "b"}', "env: appears more than once"),
             (b'{"commands": {"x": {}, "x": {}}}', "x: appears more than once"),
             (b'{"metricsIntervalSeconds": NaN}', "not valid JSON: NaN"),
@@ -192,15 +248,16 @@ class Faults(SynchronousTestCase):
             self.refused(data, words)
 
     def test_a_byte_order_mark(self) -> None:
-        with self.assertRaises(ConfigError) as caught:
-            decode(b"\xef\xbb\xbf{}")
-        self.assertIn("BOM", str(caught.exception))
+        config, warnings = decode(b'\xef\xbb\xbf{"env": "e"}')
+        self.assertEqual((config.env, warnings), ("e", []))
+        self.refused(
+            b"\xef\xbb\xbf{]", "not valid JSON: line 1 column 2: expected a name in double quotes"
+        )
 
     def test_types(self) -> None:
         for name, value, words in [
             ("metricsIntervalSeconds", "5", 'a number of seconds, at least 1, got "5"'),
             ("metricsIntervalSeconds", True, "a number of seconds, at least 1, got true"),
-            ("metricsIntervalSeconds", None, "a number of seconds, at least 1, got null"),
             ("collectorMaxBatchSize", 1.5, "a whole number, at least 1, got 1.5"),
             ("metricsExtended", 1, "true or false, got 1"),
             ("webAllowRemote", "true", 'true or false, got "true"'),
@@ -213,6 +270,12 @@ class Faults(SynchronousTestCase):
             ("wsSecret", 5150, "a string, got a number"),
             ("wsSecret", ["hunter2"], "a string, got an array"),
             ("webToken", {"a": "hunter2"}, "a string, got an object"),
+            ("archive", "yes", '"auto", "on" or "off", got "yes"'),
+            ("archive", True, '"auto", "on" or "off", got true'),
+            ("logFormats", [], "an object of regular expressions (strings), got []"),
+            ("logLinesPerSecond", 1.5, "a whole number, at least 0, got 1.5"),
+            ("spoolMaxBytes", "1G", 'a whole number of bytes, at least 1048576, got "1G"'),
+            ("env", ["x"], 'a string, got ["x"]'),
         ]:
             self.refused({name: value}, f"{name}: expected {words}")
 
@@ -238,6 +301,21 @@ class Faults(SynchronousTestCase):
             {"collectorMaxBatchSize": 0},
             "collectorMaxBatchSize: expected a whole number, at least 1, got 0",
         )
+        self.refused(
+            {"collectorMaxBatchSize": 10**30},
+            f"collectorMaxBatchSize: expected a whole number, at most 100000, got {10**30}",
+        )
+        lines, spool = "logLinesPerSecond: expected a whole number", "a whole number of bytes"
+        self.refused({"logLinesPerSecond": -1}, f"{lines}, at least 0, got -1")
+        self.refused({"logLinesPerSecond": 10001}, f"{lines}, at most 10000, got 10001")
+        self.refused(
+            {"spoolMaxBytes": 1048575},
+            f"spoolMaxBytes: expected {spool}, at least 1048576, got 1048575",
+        )
+        self.refused(
+            {"spoolMaxBytes": 1 << 41},
+            f"spoolMaxBytes: expected {spool}, at most {1 << 40}, got {1 << 41}",
+        )
 
     def test_values(self) -> None:
         for name, values in {
@@ -248,12 +326,12 @@ class Faults(SynchronousTestCase):
                          "wss://user:pw@hub.example/", "wss://hub.example:0/",
                          "wss://hub.example:65536/", "wss://[::1/", "wss://a b/", "wss://a/#x",
                          "wss://a\n/", "auto"],
-            "wsProxy": ["", "proxy:3128", "socks5://proxy", "http://", "http://user:pw@:3128"],
-            "wsCaFile": ["", "ca.pem", "/does/not/exist", "/", "/dev/null", "/dev/zero"],
-            "wsServerName": ["", "a b", "https://x", "a/b"],
-            "webToken": ["", "fifteen-letters", "sixteen letters!", "sechzehn-Buchstäben"],
-            "stateDir": ["", "state", "./x", "/a\0b"],
-            "s3Bucket": ["", "ab", "Bucket", "a_b", "bucket/", "x" * 64],
+            "wsProxy": ["proxy:3128", "socks5://proxy", "http://", "http://user:pw@:3128"],
+            "wsCaFile": ["ca.pem", "/does/not/exist", "/", "/dev/null", "/dev/zero"],
+            "wsServerName": ["a b", "https://x", "a/b"],
+            "webToken": ["fifteen-letters", "sixteen letters!", "sechzehn-Buchstäben"],
+            "stateDir": ["state", "./x", "/a\0b"],
+            "s3Bucket": ["ab", "Bucket", "a_b", "bucket/", "x" * 64],
             "awsRegion": ["eu west", "EU", "x.example.com", "a" * 33],
             "instanceId": ["a\nb", "x" * 257, "a\0b", "\ud800"],
             "siteId": ["a\tb"],
@@ -270,13 +348,33 @@ class Faults(SynchronousTestCase):
 
     def test_commands(self) -> None:
         for declared, words in [
-            ({"x": 5}, "commands.x: expected object, got int"),
-            ({"x": {}}, "commands.x: object missing required field argv"),
-            ({"x": {"argv": ["a", 1]}}, "commands.x.argv[1]: expected str, got int"),
-            ({"x": {"argv": ["a"], "arg": {}}}, "commands.x: object contains unknown field arg"),
+            ({"x": 5}, "commands.x: expected an object, got a number"),
+            ({"x": None}, "commands.x: expected an object, got null"),
+            ({"x": {}}, "commands.x.argv: missing; expected an array of strings"),
+            (
+                {"x": {"argv": "rm -p hunter2"}},
+                "commands.x.argv: expected an array of strings, got a string",
+            ),
+            ({"x": {"argv": ["a", 1]}}, "commands.x.argv[1]: expected a string, got a number"),
+            (
+                {"x": {"argv": ["a"], "arg": {}}},
+                "commands.x.arg: unknown member; a command has argv, timeoutSeconds and args",
+            ),
+            (
+                {"x": {"argv": ["a"], "timeoutSeconds": "5"}},
+                "commands.x.timeoutSeconds: expected a number of seconds, got a string",
+            ),
+            (
+                {"x": {"argv": ["a"], "timeoutSeconds": True}},
+                "commands.x.timeoutSeconds: expected a number of seconds, got true or false",
+            ),
+            (
+                {"x": {"argv": ["a"], "args": []}},
+                "commands.x.args: expected an object of patterns (strings), got an array",
+            ),
             (
                 {"x": {"argv": ["a"], "args": {"b": 1}}},
-                "commands.x.args[...]: expected str, got int",
+                "commands.x.args.b: expected a pattern (a string), got a number",
             ),
         ]:
             self.refused({"commands": declared}, words)
@@ -289,11 +387,56 @@ class Faults(SynchronousTestCase):
             ({"x": {"argv": []}}, "commands.x.argv"),
             ({"x": {"argv": ["a", "{b}"], "args": {"b": "("}}}, "commands.x.args.b"),
             ({"x": {"argv": ["a"], "timeoutSeconds": 0}}, "commands.x.timeoutSeconds"),
+            ({"x": {"argv": ["a"], "timeoutSeconds": 10**400}}, "commands.x.timeoutSeconds"),
+            ({"x": {"argv": ["a"], "timeoutSeconds": -(10**400)}}, "commands.x.timeoutSeconds"),
         ]:
             with self.assertRaises(ConfigError) as caught:
                 decode({"commands": declared})
             self.assertTrue(str(caught.exception).startswith(f"{WHERE}: {member}: "), declared)
             self.assertNotIn("\n", str(caught.exception))
+
+    def test_log_formats(self) -> None:
+        for formats, words in [
+            (
+                {"/var/log/x": "("},
+                'logFormats."/var/log/x": not a regular expression: '
+                "missing ), unterminated subpattern at position 0",
+            ),
+            (
+                {"/x": "a"},
+                'logFormats."/x": has no named group; '
+                r"name what is to be kept, as in (?P<ip>\S+)",
+            ),
+            (
+                {"/good": "(?P<ip>.)", "a\nb": 5},
+                r'logFormats."a\nb": expected a regular expression (a string), got a number',
+            ),
+            (
+                {"/x": None},
+                'logFormats."/x": expected a regular expression (a string), got null',
+            ),
+            ({"": "(?P<ip>.)"}, "logFormats: holds an empty path"),
+            ({"/x": "(?P<ip>.)" + "a" * 4096}, 'logFormats."/x": longer than 4096 characters'),
+        ]:
+            self.refused({"logFormats": formats}, words)
+        with self.assertRaises(ConfigError) as caught:
+            decode({"logFormats": {"/x": "(?P<x>(a+)+)$"}})
+        self.assertTrue(
+            str(caught.exception).startswith(f'{WHERE}: logFormats."/x": takes too long on some')
+        )
+        self.assertEqual(caught.exception.member, 'logFormats."/x"')
+
+    def test_no_words_of_a_library(self) -> None:
+        """Each member with a value of each wrong type."""
+        foreign = re.compile(r"`|\b(str|int|float|bool|dict|list|tuple|array of str)\b|Expect|\$\.")
+        for name in MEMBERS:
+            for value in (5, 1.5, True, "x y", [5], ["x", {}], {"x": 5}, {"x": {"y": 1}}):
+                try:
+                    decode({name: value})
+                except ConfigError as error:
+                    member = "webToken" if (name, value) == ("webAllowRemote", True) else name
+                    self.assertTrue(str(error).startswith(f"{WHERE}: {member}"), str(error))
+                    self.assertNotRegex(str(error), foreign)
 
 
 class WebListen(SynchronousTestCase):
@@ -521,6 +664,14 @@ class Live(FileTestCase):
         self.assertEqual(live.current().ws_secret, "b")
         self.assertEqual(len(self.logged), 2)
 
+    def test_the_members_of_logs_need_a_restart(self) -> None:
+        self.write({})
+        live = self.live()
+        self.replace({"archive": "on", "logFormats": {"/x": "(?P<a>.)"}, "logLinesPerSecond": 1})
+        live.current()
+        (words,) = self.logged
+        self.assertIn("archive, logFormats, logLinesPerSecond changed", words)
+
     def test_other_members_need_a_restart(self) -> None:
         self.write({"wsSecret": "a"})
         live = self.live()
@@ -574,6 +725,20 @@ DECLARED = st.dictionaries(
     ),
     max_size=2,
 )
+
+
+class Imports(SynchronousTestCase):
+    def test_patterns_are_checked_by_a_module_imported_for_them(self) -> None:
+        code = (
+            "import sys; from jetcamer.agent.config import decode_config as d\n"
+            "for formats in ('{}', '{\"/x\": \"(?P<a>.)\"}'):\n"
+            "    d(b'{\"logFormats\": %s}' % formats.encode(), 'x')\n"
+            "    print('jetcamer.agent.logs.pattern_check' in sys.modules)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        self.assertEqual(done.stdout.split(), ["False", "True"])
 
 
 class AnyValue(SynchronousTestCase):
