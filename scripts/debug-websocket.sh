@@ -244,16 +244,36 @@ if ! have awk || ! { have curl || have wget || have python3; }; then
     exit 2
 fi
 
+# closed_folder FILE: the folder that keeps this user from seeing whether there is the file.
+closed_folder() {
+    folder=$1
+    while :; do
+        case $folder in
+            /*/*) folder=${folder%/*} ;;
+            /*) folder=/ ;;
+            */*) folder=${folder%/*} ;;
+            *) folder=. ;;
+        esac
+        [ ! -d "$folder" ] || break
+    done
+    [ -x "$folder" ] || printf '%s\n' "$folder"
+}
+
 TOKEN=
 LISTEN=
-if [ ! -e "$CONFIG" ]; then
+USER_NAME=$(id -un 2>/dev/null || id -u)
+if [ ! -e "$CONFIG" ] && CLOSED=$(closed_folder "$CONFIG") && [ -n "$CLOSED" ]; then
+    info "configuration: $USER_NAME cannot look at $CONFIG ($CLOSED is closed to this user), so the defaults are assumed"
+    todo "To see it, run this as: sudo $0"
+elif [ ! -e "$CONFIG" ]; then
     if [ -n "$CONFIG_NAMED" ]; then
         fail "configuration: there is no file $CONFIG; the agent refuses to start without a file that was named"
     else
         ok "configuration: no $CONFIG, so the defaults hold"
     fi
 elif [ ! -r "$CONFIG" ]; then
-    info "configuration: $CONFIG is not readable for $(id -un 2>/dev/null || id -u); defaults are assumed (sudo shows more)"
+    info "configuration: $CONFIG is not readable for $USER_NAME, so the defaults are assumed"
+    todo "To see it, run this as: sudo $0"
 elif ! json_members "" <"$CONFIG" >/dev/null; then
     fail "configuration: $CONFIG is not valid JSON; the agent does not start with it"
     todo "Correct it (a comma too many or too few is usual), then: sudo systemctl restart $UNIT"
@@ -295,6 +315,11 @@ advise() {
         *[Pp]roxy*)
             todo "The proxy refuses or is not there. Check wsProxy in $CONFIG, or HTTPS_PROXY and NO_PROXY" \
                 "in the service's environment." ;;
+        *"answer to the TLS"* | *"answer to the WebSocket"*)
+            todo "Something accepts the connection and then says nothing: the server hangs, or another service" \
+                "listens there. Check wsApiUrl and look into the server's log." ;;
+        *"not speak TLS"*)
+            todo "The server at that port has no TLS. Check the port; without TLS the URL begins with ws://." ;;
         *certificate* | *TLS* | *tls* | *SAN*)
             todo "The server's certificate is not accepted. For a private CA set wsCaFile; where the URL" \
                 "names an IP address, the certificate must carry it as an IP SAN, or set wsServerName." ;;
@@ -308,11 +333,17 @@ advise() {
         *unreachable* | *route*)
             todo "There is no route to the server. Check the network, the routes and the firewall." ;;
         *404*) todo "The server has no WebSocket at that path: the URL usually ends in /agent." ;;
+        *" 400"*)
+            todo "The server does not take this request: the path is usually /agent; a port for TLS wants wss://." ;;
+        *"during the WebSocket upgrade"*)
+            todo "The server closes instead of answering. Check the port and ws:// or wss://, and the server's log." ;;
         *401* | *403*)
             todo "The server, or a gateway before it, refuses the connection. Look into its log." ;;
         *429* | *502* | *503* | *504* | *1012* | *1013*)
             todo "The server is there and is not ready or too busy. The agent tries again by itself." ;;
-        *pong* | *time* | *deadline*)
+        *pong*)
+            todo "The server or its connection was gone without a word. The agent has noticed and connects anew." ;;
+        *time* | *deadline* | *"no answer"*)
             todo "The server or a firewall on the way swallows packets. Check that outbound traffic to" \
                 "that port is allowed." ;;
         *) todo "Look into the server's log for what it saw at that moment." ;;
@@ -412,7 +443,12 @@ say_state() {
             ;;
         'backing off')
             fail "link: down${attempt:+ after $attempt failed attempts}: ${error:-no reason given}"
-            todo "It tries again by itself${retry:+ in ${retry%%.*} s}."
+            retry=${retry%%.*}
+            case $retry in
+                '') todo "It tries again by itself." ;;
+                0) todo "It tries again by itself now." ;;
+                *) todo "It tries again by itself in $retry s." ;;
+            esac
             advise "$error"
             ;;
         connecting)
@@ -465,6 +501,21 @@ say_log() {
     printf '%s\n' "$lines" | sed 's/^/         /'
 }
 
+# The program `jetcamer`: on PATH, where README.md installs it, or in this script's own checkout.
+find_jetcamer() {
+    case $0 in
+        */*) here=${0%/*} ;;
+        *) here=. ;;
+    esac
+    command -v jetcamer && return 0
+    for program in /opt/jetcamer/bin/jetcamer "$here/../.venv/bin/jetcamer"; do
+        if [ -x "$program" ]; then
+            printf '%s\n' "$program"
+            return 0
+        fi
+    done
+}
+
 # --- the report ---------------------------------------------------------------------------
 
 AGENT=
@@ -507,18 +558,19 @@ esac
 [ "$STATUS" -eq 0 ] || say_log
 
 if [ "$QUICK" = no ]; then
-    if have jetcamer; then
+    JETCAMER=$(find_jetcamer)
+    if [ -n "$JETCAMER" ]; then
         printf '\njetcamer doctor:\n'
         if [ -n "$CONFIG_NAMED" ]; then
-            jetcamer doctor --config "$CONFIG"
+            "$JETCAMER" doctor --config "$CONFIG"
         else
-            jetcamer doctor
+            "$JETCAMER" doctor
         fi
         doctor=$?
         [ "$doctor" -le 2 ] || doctor=2
         [ "$doctor" -le "$STATUS" ] || STATUS=$doctor
     else
-        info "jetcamer is not on PATH, so the deep checks (jetcamer doctor) were not run"
+        info "jetcamer is neither on PATH nor in /opt/jetcamer/bin, so the deep checks (jetcamer doctor) were not run"
     fi
 fi
 

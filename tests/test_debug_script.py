@@ -17,7 +17,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.utils import getProcessOutputAndValue
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SkipTest, TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
@@ -81,6 +81,8 @@ class ScriptCase(TestCase):
 
     def setUp(self) -> None:
         self.shell = require_program("dash") if shutil.which("dash") else require_program("sh")
+        self.script = str(SCRIPT)
+        self.before: list[str] = []
         self.folder = Path(self.mktemp())
         self.bin = self.folder / "bin"
         self.bin.mkdir(parents=True)
@@ -127,9 +129,8 @@ class ScriptCase(TestCase):
             environment["TMPDIR"] = os.environ["TMPDIR"]
         if web is not None:
             environment["JETCAMER_WEB"] = web
-        out, err, status = await getProcessOutputAndValue(
-            self.shell, [str(SCRIPT), *arguments], env=environment | environ
-        )
+        program, *argv = [*self.before, self.shell, self.script, *arguments]
+        out, err, status = await getProcessOutputAndValue(program, argv, env=environment | environ)
         self.assertEqual(err, b"", "the script complained on standard error")
         return out.decode(), status
 
@@ -189,6 +190,10 @@ class StateTests(ScriptCase):
         self.assertIn("tries again by itself in 11 s", out)
         self.assertIn("another secret for this agent", out)
         self.assertEqual(status, 2)
+        for retry, words in (0.4, "tries again by itself now."), (None, "tries again by itself.\n"):
+            web = self.serve(offline("backing off", attempt=4, nextRetrySeconds=retry))
+            out, _ = await self.run_script(web, programs=())
+            self.assertIn(words, out)
 
     async def test_connecting_for_the_first_time(self) -> None:
         out, status = await self.run_script(self.serve(offline("connecting", attempt=0)))
@@ -248,7 +253,12 @@ class AdviceTests(ScriptCase):
             "HTTP 404 not found instead of an upgrade": "usually ends in /agent",
             "HTTP 503 instead of an upgrade": "tries again by itself",
             "the proxy answered 407": "Check wsProxy",
-            "no pong within 10 s": "outbound traffic",
+            "no pong within 10 s": "has noticed and connects anew",
+            "no answer to the WebSocket upgrade within 10 s": "says nothing",
+            "no answer to the TCP connect within 10 s": "outbound traffic",
+            "the connection was closed during the WebSocket upgrade": "ws:// or wss://",
+            "HTTP 400 Bad Request instead of an upgrade": "usually /agent",
+            "TLS: the server does not speak TLS on this port": "begins with ws://",
             "no route to host": "no route to the server",
             "something else": "server's log",
         }.items():
@@ -366,6 +376,23 @@ class MachineTests(ScriptCase):
         self.assertIn("there is no file /nonexistent/agent.json", out)
         self.assertEqual(status, 2)
 
+    async def test_a_configuration_in_a_folder_that_is_closed(self) -> None:
+        """Whether there is one cannot be seen, which is something else than that there is none."""
+        if os.geteuid() == 0:
+            lowered = "--bounding-set=-dac_override,-dac_read_search"  # heeds permissions then
+            self.before = [require_program("setpriv"), lowered]
+        closed = self.folder.resolve() / "closed"
+        closed.mkdir(0o600)
+        for path in (closed / "agent.config.json", closed / "jetcamer" / "agent.config.json"):
+            out, status = await self.run_script(
+                self.serve(ONLINE),
+                programs=() if (self.bin / "curl").exists() else ("curl",),
+                arguments=["--quick", "--config", str(path)],
+            )
+            self.assertIn(f"cannot look at {path} ({closed} is closed to this user)", out)
+            self.assertIn("run this as: sudo ", out)
+            self.assertEqual(status, 0, out)
+
     async def test_an_agent_behind_a_token(self) -> None:
         path = self.write_config(json.dumps({"webToken": SECRET, "wsSecret": SECRET}))
         for program in ("curl", "wget", "python3"):
@@ -421,10 +448,24 @@ class ManualTests(ScriptCase):
         self.assertNotIn(SECRET, out)
         self.assertEqual(status, 2)
 
-    async def test_without_doctor(self) -> None:
-        out, status = await self.run_script(self.serve(ONLINE), arguments=())
-        self.assertIn("jetcamer is not on PATH", out)
+    async def test_the_doctor_of_the_checkout(self) -> None:
+        """Nobody has to put it on PATH; without one anywhere the script says so."""
+        if os.path.exists("/opt/jetcamer/bin/jetcamer"):
+            raise SkipTest("an installed agent comes first")
+        checkout = self.folder / "checkout"
+        (checkout / "scripts").mkdir(parents=True)
+        self.script = shutil.copy(SCRIPT, checkout / "scripts")
+        web = self.serve(ONLINE)
+        out, status = await self.run_script(web, arguments=())
+        self.assertIn("jetcamer is neither on PATH nor in /opt/jetcamer/bin", out)
         self.assertEqual(status, 0)
+        self.bin = checkout / ".venv" / "bin"
+        self.bin.mkdir(parents=True)
+        self.provide("jetcamer", 'echo "doctor was asked: $*"; exit 1')
+        self.bin = self.folder / "bin"
+        out, status = await self.run_script(web, programs=(), arguments=())
+        self.assertIn("\njetcamer doctor:\ndoctor was asked: doctor\n", out)
+        self.assertEqual(status, 1)
 
     async def test_help_and_unknown_arguments(self) -> None:
         out, status = await self.run_script(None, arguments=["--help"])

@@ -41,6 +41,7 @@ from tests.hub.doubles import RecordingListener
 from tests.net.peers import PeerFactory, PeerProtocol, ProxyProcess
 from tests.support.certs import Certificate, TestCA, self_signed
 from tests.support.imds import FakeIMDS
+from tests.support.node_peer import NodePeer
 from tests.support.twistd import clean_environment
 
 SECRET = "a-secret-that-nobody-may-see-0123456789"
@@ -210,11 +211,11 @@ class NetworkTests(DoctorCase):
         yesterday = datetime.now(UTC) - timedelta(days=1)
         authority = self.ca()
         for certificate, words, hint in (
-            (self_signed(self.folder, ips=["127.0.0.1"]), "self-signed", "wsCaFile"),
+            (self_signed(self.folder, ips=["127.0.0.1"]), "self-signed", "to the file of wsCaFile"),
             (
                 TestCA(self.folder / "other", "Other").issue(ips=["127.0.0.1"]),
                 "unknown certificate authority",
-                "wsCaFile",
+                "to the file of wsCaFile",
             ),
             (authority.issue(ips=["127.0.0.1"], not_after=yesterday), "expired on", "renew"),
             (authority.issue(), "names no host", "the IP SAN 127.0.0.1"),
@@ -222,6 +223,12 @@ class NetworkTests(DoctorCase):
             port = self.listen(self.websocket_server(), certificate)
             report = await self.examine(wsApiUrl=f"wss://127.0.0.1:{port}/agent")
             self.assertRow(report, "tls", "fail", words, hint)
+            self.assertNotIn("set wsCaFile", self.printed)
+            self.assertNotIn("wsServerName", self.printed)
+        del self.config["wsCaFile"]
+        port = self.listen(self.websocket_server(), authority.issue(ips=["127.0.0.1"]))
+        report = await self.examine(wsApiUrl=f"wss://127.0.0.1:{port}/agent")
+        self.assertRow(report, "tls", "fail", "set wsCaFile to trust it", "set wsCaFile to the")
 
     async def test_a_certificate_that_ends_soon(self) -> None:
         soon = datetime.now(UTC) + timedelta(days=5, hours=1)
@@ -255,8 +262,42 @@ class NetworkTests(DoctorCase):
         self.patch(network, "OPEN_SECONDS", 0.1)
         port = self.listen(answering(b""))
         report = await self.examine(wsApiUrl=f"ws://127.0.0.1:{port}/agent")
-        self.assertRow(report, "websocket", "fail", "no answer to the WebSocket upgrade", "packets")
+        self.assertRow(
+            report, "websocket", "fail", "no answer to the WebSocket upgrade", "says nothing"
+        )
         self.assertRow(report, "agent", "warn", "no agent runs")
+
+    async def test_ws_to_a_port_for_tls(self) -> None:
+        """OpenSSL hangs up on it; others say in TLS that they do not understand."""
+        port = self.listen(self.websocket_server(), self.ca().issue(ips=["127.0.0.1"]))
+        report = await self.examine(wsApiUrl=f"ws://127.0.0.1:{port}/agent")
+        self.assertRow(report, "websocket", "fail", "closed during", "ws:// or wss://")
+        port = self.listen(answering(b"\x15\x03\x01\x00\x02\x02\x50"))
+        report = await self.examine(wsApiUrl=f"ws://127.0.0.1:{port}/agent")
+        self.assertRow(report, "websocket", "fail", "it answered in TLS", "wss:// in place of ws")
+
+    async def test_a_server_that_hangs_up(self) -> None:
+        class Rude(Protocol):
+            def dataReceived(self, data: bytes) -> None:
+                self.transport.loseConnection()
+
+        port = self.listen(Factory.forProtocol(Rude))
+        report = await self.examine(wsApiUrl=f"ws://127.0.0.1:{port}/agent")
+        words = "the connection was closed during the WebSocket upgrade"
+        self.assertRow(report, "websocket", "fail", words, "hangs up")
+        self.assertRow(report, "clock", "skip", "not told")
+
+    async def test_a_path_that_node_does_not_serve(self) -> None:
+        """The package ws answers 400, with no Date; to an upgrade it gives none either."""
+        peer = NodePeer(reactor, {})
+        self.addCleanup(peer.stop)
+        await peer.start()
+        report = await self.examine(wsApiUrl=peer.url.replace("/agent", "/agnet"))
+        self.assertRow(report, "websocket", "fail", "HTTP 400 Bad Request", "usually /agent")
+        self.assertRow(report, "clock", "ok", "in step")
+        report = await self.examine(wsApiUrl=peer.url)
+        self.assertRow(report, "websocket", "ok")
+        self.assertRow(report, "clock", "ok", "in step")
 
     async def test_clocks(self) -> None:
         skew = 0.0
@@ -358,6 +399,19 @@ class ProxyTests(DoctorCase):
         self.assertRow(report, "tls", "ok")
         self.assertRow(report, "websocket", "ok")
 
+    async def test_the_time_is_asked_through_it_too(self) -> None:
+        proxy = await self.start()
+        late = formatdate(time.time() - 1000, usegmt=True)
+        head = f"HTTP/1.1 503 Later\r\nDate: {late}\r\n\r\n".encode()
+        port = self.listen(answering(head), self.ca().issue(ips=["127.0.0.1"]))
+        report = await self.examine(
+            wsApiUrl=f"wss://127.0.0.1:{port}/agent", wsProxy=f"http://127.0.0.1:{proxy.port}"
+        )
+        self.assertRow(report, "websocket", "fail", "HTTP 503", "wait")
+        self.assertRow(report, "clock", "fail", "ahead of the server")
+        for _ in range(2):
+            await proxy.wait_for(lambda line: line.startswith(f"CONNECT 127.0.0.1:{port} "))
+
     async def test_a_proxy_that_refuses(self) -> None:
         proxy = await self.start("--user", "u", "--password", SECRET)
         report = await self.examine(
@@ -370,7 +424,15 @@ class ProxyTests(DoctorCase):
     async def test_a_proxy_of_the_environment(self) -> None:
         self.environ["HTTPS_PROXY"] = f"http://u:{SECRET}@127.0.0.1:1"
         report = await self.examine(wsApiUrl="wss://hub.example/agent")
-        self.assertRow(report, "tcp", "fail", "refused by 127.0.0.1:1")
+        words = "proxy 127.0.0.1:1: connection refused by 127.0.0.1:1"
+        self.assertRow(report, "tcp", "fail", words, "HTTPS_PROXY")
+        self.assertRow(report, "websocket", "skip", "the proxy 127.0.0.1:1 is not reached")
+        self.environ["HTTPS_PROXY"] = "http://proxy.invalid:3128"
+        before = reactor.installNameResolver(Resolver([]))
+        self.addCleanup(reactor.installNameResolver, before)
+        report = await self.examine(wsApiUrl="wss://hub.example/agent")
+        words = "proxy proxy.invalid:3128: name not found: proxy.invalid"
+        self.assertRow(report, "dns", "fail", words, "HTTPS_PROXY")
         self.environ["HTTPS_PROXY"] = f"ftp://u:{SECRET}@127.0.0.1:1"
         report = await self.examine(wsApiUrl="wss://hub.example/agent")
         self.assertRow(report, "proxy", "fail", "HTTPS_PROXY", "wsProxy")
@@ -417,6 +479,16 @@ class MetadataTests(DoctorCase):
         report = await self.examine(wsApiUrl="ws://127.0.0.1:1/agent")
         self.assertRow(report, "metadata", "skip", "none is needed")
 
+    async def test_a_service_that_refuses(self) -> None:
+        for status in ("401", "403"):
+            self.imds.faults["*"] = status
+            report = await self.examine()
+            words = (
+                "the EC2 metadata service refuses (instance-id, placement/region, public-ipv4: "
+                f"HTTP status {status})"
+            )
+            self.assertRow(report, "metadata", "warn", words, "modify-instance-metadata-options")
+
     async def test_turned_off(self) -> None:
         self.environ = {"AWS_EC2_METADATA_DISABLED": "true"}
         self.assertRow(await self.examine(), "metadata", "warn", "AWS_EC2_METADATA_DISABLED")
@@ -449,7 +521,24 @@ class LocalTests(DoctorCase):
 
     async def test_a_missing_configuration(self) -> None:
         report = await self.examine_file()
-        self.assertRow(report, "configuration", "fail", "no such file")
+        self.assertRow(report, "configuration", "fail", "no such file", "JETCAMER_AGENT_CONFIG")
+
+    async def test_a_configuration_that_cannot_be_read(self) -> None:
+        self.config_path.mkdir()  # root reads every file
+        report = await self.examine_file()
+        self.assertRow(report, "configuration", "fail", "cannot be read", "sudo -u jetcamer")
+
+    async def test_stored_credentials_that_are_malformed(self) -> None:
+        path = self.folder / "state" / "aws-credentials.json"
+        for text in ("{", '{"AccessKeyID": "A"}', '{"SecretAccessKey": 1}'):
+            path.write_text(text)
+            path.chmod(0o600)
+            report = await self.examine()
+            self.assertRow(report, "credentials", "warn", "is not used", "PUT them to")
+        path.unlink()
+        path.mkdir()
+        report = await self.examine()
+        self.assertRow(report, "credentials", "warn", "cannot be read", "the service's user")
 
     async def test_warnings_of_the_configuration(self) -> None:
         self.config_path.write_text(json.dumps(self.config | {"wsSecrte": 1}))
@@ -755,6 +844,9 @@ class ReportTests(SynchronousTestCase):
         self.assertIn("instanceId", advice("closed by the server: 1008 unknown_agent"))
         self.assertIn("its own", advice("closed by the server: 1000 replaced_by_new_connection"))
         self.assertIn("proxy", advice("proxy 10.0.0.1:3128: it answered 403 Forbidden"))
+        self.assertIn("nothing to do", advice("no pong within 10 s"))
+        self.assertIn("outbound", advice("no answer to the TCP connect within 10 s"))
+        self.assertIn("its SAN", advice("TLS: the certificate names no host (it has no subject…"))
         self.assertEqual(advice("what nobody has seen"), "")
 
 

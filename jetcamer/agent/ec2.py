@@ -158,24 +158,30 @@ class MetadataClient:
 
     async def _look(self, due: list[str]) -> None:
         started = self._reactor.seconds()
-        problems: list[str] = []
+        problems: dict[str, list[str]] = {}  # words, and the items that have them
         failed = False
         try:
             for name in due:
                 try:
                     value = await self._item(name)
                 except _ItemError as refused:
-                    problems.append(f"{_ITEMS[name].path}: {refused}")
+                    problems.setdefault(str(refused), []).append(_ITEMS[name].path)
                     failed = failed or not refused.absent
                 else:
                     self.known = msgspec.structs.replace(self.known, **{name: value})
         except _LookError as error:
-            problems.append(str(error))
+            problems[str(error)] = []
             failed = True
         # Something answers 404 to everything at this address on other clouds.
         if self._token is None and self.known == Ec2Metadata():
             failed = True
-        self.last_error = "; ".join(problems) or None
+        self.last_error = (
+            "; ".join(
+                f"{', '.join(paths)}: {words}" if paths else words
+                for words, paths in problems.items()
+            )
+            or None
+        )
         self._pause = min(_LONGEST_PAUSE, self._pause * 2 or _FIRST_PAUSE) if failed else 0.0
         self._paused_until = started + self._pause
 

@@ -191,7 +191,8 @@ def check_config(path: str | None, has_secret: bool) -> HealthCheck:
     """Can others change our configuration, or read a secret in it?"""
     name = "configuration"
     if path is None:
-        return HealthCheck(name, "ok", "no file; defaults")
+        words = "no file; given by the program" if has_secret else "no file; defaults"
+        return HealthCheck(name, "ok", words)
     try:
         mode = os.stat(path).st_mode
     except OSError as error:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from automat import TypeMachineBuilder
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -23,6 +23,7 @@ from jetcamer.agent.reconnect import MAX_DELAY, UNDISTURBED, ReconnectPolicy
 from jetcamer.agent.send_queue import Counters
 from jetcamer.agent.session import Session
 from jetcamer.net.endpoint import ConnectFailed
+from jetcamer.net.timers import Timer
 from jetcamer.net.websocket import Disconnected, WebSocketConnection
 
 log = Logger()
@@ -82,14 +83,15 @@ class LinkCore:
         self.on_change: Callable[[], None] = lambda: None
         self.inputs: LinkInputs
         self._attempt: Deferred[Session] | None = None
-        self._retry: IDelayedCall | None = None
-        self._timers: list[IDelayedCall] = []
+        self._retry = Timer(clock)
+        self._undisturbed = Timer(clock)
+        self._closing = Timer(clock)
         self._stopping: list[Deferred[None]] = []
 
     @property
     def next_retry(self) -> float | None:
         """Seconds until the next attempt."""
-        return None if self._retry is None else self._retry.getTime() - self.clock.seconds()
+        return self._retry.remaining
 
     def when_stopped(self) -> Deferred[None]:
         stopped: Deferred[None] = Deferred()
@@ -137,16 +139,14 @@ class LinkCore:
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.cancel()
-        if self._retry is not None and self._retry.active():
-            self._retry.cancel()
-        self._retry = None
+        self._retry.stop()
 
     def begin(self, session: Session) -> None:
         log.info("[ws] ✓ connected successfully to {peer}", peer=session.connection.peer)
         self.session = session
         self.counters.connections += 1
         self.connected_at = self.clock.seconds()
-        self._timers.append(self.clock.callLater(UNDISTURBED, self.policy.reset))
+        self._undisturbed.start(UNDISTURBED, self.policy.reset)
         try:
             session.start()
         except Exception:
@@ -170,12 +170,7 @@ class LinkCore:
             delay=delay,
             attempt=self.policy.attempt,
         )
-
-        def retry() -> None:
-            self._retry = None
-            self.inputs.retry()
-
-        self._retry = self.clock.callLater(delay, retry)
+        self._retry.start(delay, self.inputs.retry)
 
     def close_to_move(self) -> None:
         self._close("credentials changed")
@@ -187,7 +182,7 @@ class LinkCore:
         session = self.session
         assert session is not None
         log.info("[ws] closing: {reason}", reason=reason)
-        self._timers.append(self.clock.callLater(CLOSE_DEADLINE, session.connection.abort))
+        self._closing.start(CLOSE_DEADLINE, session.connection.abort)
         session.finish(reason)
 
     def offer(self, *ignored: object) -> None:
@@ -220,10 +215,8 @@ class LinkCore:
             self.server_time = self.session.server_time or self.server_time
         self.session = None
         self.connected_at = None
-        timers, self._timers = self._timers, []
-        for timer in timers:
-            if timer.active():
-                timer.cancel()
+        self._undisturbed.stop()
+        self._closing.stop()
 
 
 _Action = Callable[..., None]

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
 from twisted.internet.error import TimeoutError as ConnectTimeoutError
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, ResponseDone
@@ -96,7 +96,19 @@ class _Direct:
         self._endpoint = endpoint
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        return self._endpoint
+        return _Quiet(self._endpoint)
+
+
+@implementer(IStreamClientEndpoint)
+class _Quiet:
+    """The pool's factories write two lines into the log for each connection, unless told not to."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        protocolFactory.noisy = False  # type: ignore[attr-defined]
+        return self._endpoint.connect(protocolFactory)
 
 
 class _Body(Protocol):

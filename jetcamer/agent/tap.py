@@ -27,7 +27,13 @@ class Options(usage.Options):
         " reads /etc/jetcamer/agent.config.json."
     )
     optParameters = (
-        ("config", "c", None, "The configuration file (else JETCAMER_AGENT_CONFIG, else /etc)."),
+        (
+            "config",
+            "c",
+            None,
+            "The configuration file (else JETCAMER_AGENT_CONFIG, else"
+            " /etc/jetcamer/agent.config.json).",
+        ),
         ("log-format", None, "text", "What is printed: text for people, json for machines."),
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -44,6 +45,9 @@ _VISIBLE = {
 }
 _VISIBLE_BUT_LINES = {code: text for code, text in _VISIBLE.items() if code != ord("\n")}
 
+#: What Twisted says of the local interface's port, beside the line of ours.
+_OF_A_PORT = re.compile(r"\[http\] interface starting on \d+|\(TCP Port \d+ Closed\)")
+
 
 @implementer(ILogObserver)
 class LineObserver:
@@ -60,7 +64,7 @@ class LineObserver:
         }[style]
 
     def __call__(self, event: LogEvent) -> None:
-        if event.get("log_level") is LogLevel.debug:
+        if event.get("log_level") is LogLevel.debug or _is_of_a_port(event):
             return
         text = self._format(event)
         if not text:
@@ -75,6 +79,12 @@ class LineObserver:
         except (OSError, ValueError):
             # The reader of our output is gone. There is nobody left to tell.
             return
+
+
+def _is_of_a_port(event: LogEvent) -> bool:
+    if event.get("log_namespace") != "log_legacy":
+        return False
+    return _OF_A_PORT.fullmatch(str(event.get("log_text"))) is not None
 
 
 def _level(event: LogEvent) -> str:

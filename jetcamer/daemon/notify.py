@@ -49,11 +49,6 @@ class Notifier:
         for name in VARIABLES:
             environ.pop(name, None)
 
-    @property
-    def active(self) -> bool:
-        """Whether a service manager is there to be told."""
-        return self._address is not None
-
     def ready(self, status: str | None = None) -> None:
         """Start-up is over. Sent once, with the first status line if there is one."""
         self._send("READY=1" if status is None else f"READY=1\n{_status(status)}")

@@ -126,10 +126,6 @@ class AgentRegistry:
         """The sessions of the agents that are here, longest here first."""
         return iter([presence.session for presence in self._present.values()])
 
-    def get(self, agent_id: str) -> AgentSession | None:
-        presence = self._present.get(agent_id)
-        return presence.session if presence is not None else None
-
     def send_command(
         self, agent_id: str, command: str, args: Mapping[str, str], timeout: float = 30.0
     ) -> Deferred[CommandResultPayload]:

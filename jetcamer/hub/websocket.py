@@ -23,6 +23,7 @@ from txaio import tx
 from zope.interface import implementer
 
 from jetcamer.hub.session import AgentSession, Connection
+from jetcamer.net.url import join_authority
 from jetcamer.protocol.envelope import MAX_MESSAGE
 
 _log = Logger()
@@ -92,7 +93,9 @@ class AgentWebSocket(WebSocketServerProtocol):
     # Autobahn's hooks
 
     def connectionMade(self) -> None:
-        self._address = _address_words(self._own_transport.getPeer())
+        address = self._own_transport.getPeer()
+        if hasattr(address, "host"):  # not that of a Unix socket
+            self._address = join_authority(address.host, address.port)
         super().connectionMade()
         self.factory.connections.add(self)
 
@@ -230,13 +233,6 @@ class AgentWebSocket(WebSocketServerProtocol):
             return f"closed by the agent: {code or 'no code'} {(reason or '')[:123]}".rstrip()
         lost: Any = self.wasNotCleanReason
         return str(lost or "the connection was lost")
-
-
-def _address_words(address: Any) -> str:
-    host = getattr(address, "host", None)
-    if host is None:
-        return str(address)
-    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
 
 
 class _SessionConnection:

@@ -19,7 +19,6 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.interfaces import (
     IAddress,
-    IDelayedCall,
     IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
@@ -34,6 +33,7 @@ from jetcamer import __version__
 from jetcamer.net.client_protocol import ClientFactory, ClientProtocol
 from jetcamer.net.errors import ConnectFailed, Kind, Phase, printable
 from jetcamer.net.proxy import Proxy, Tunnel, proxy_from_environment
+from jetcamer.net.timers import Timer
 from jetcamer.net.tls import ClientTrust, TLSFailed, explain
 from jetcamer.net.url import WebSocketURL, is_ip
 from jetcamer.net.websocket import Liveness, MessageReceiver, WebSocketConnection
@@ -143,7 +143,7 @@ class _Attempt(Generic[R]):
         self._failure: Failure | None = None
         self._open = False
         self._creator: IOpenSSLClientConnectionCreator | None = None
-        self._deadline: IDelayedCall | None = None
+        self._deadline = Timer(endpoint.reactor)
         self._connecting: Deferred[IProtocol] | None = None
         self._outermost: Protocol | None = None
 
@@ -155,7 +155,7 @@ class _Attempt(Generic[R]):
             words = f"TLS: the trusted certificates cannot be loaded ({printable(str(problem))})"
             self._fail(words, "tls")
             return self._result
-        self._deadline = reactor.callLater(endpoint.timeout, self._too_late)
+        self._deadline.start(endpoint.timeout, self._too_late)
         towards = endpoint.proxy or endpoint.url
         # One second more than the deadline, which has the better words.
         tcp = tcp_endpoint(reactor, towards.host, towards.port, endpoint.timeout + 1)
@@ -209,7 +209,10 @@ class _Attempt(Generic[R]):
             connection.abort()
             return
         self._open = True
-        self._stop_deadline()
+        self._deadline.stop()
+        server, proxy = self._endpoint.url, self._endpoint.proxy
+        if proxy is not None:
+            connection.peer = f"{server.authority} (through the proxy {proxy.authority})"
         try:
             receiver = self._make_receiver(connection)
         except Exception:
@@ -241,7 +244,6 @@ class _Attempt(Generic[R]):
         self._give_up(CancelledError())
 
     def _too_late(self) -> None:
-        self._deadline = None
         words = f"no answer to the {self._phase} within {self._endpoint.timeout:g} s"
         self._give_up(self._error(self._by_proxy(words), "timeout"))
 
@@ -258,7 +260,7 @@ class _Attempt(Generic[R]):
         if self._failure is not None or self._open:
             return
         self._failure = Failure(problem)
-        self._stop_deadline()
+        self._deadline.stop()
         if self._outermost is not None and self._outermost.transport is not None:
             self._outermost.transport.abortConnection()  # type: ignore[attr-defined]
             return  # `lost` comes
@@ -267,15 +269,10 @@ class _Attempt(Generic[R]):
         self._finish()
 
     def _finish(self) -> None:
-        self._stop_deadline()
+        self._deadline.stop()
         assert self._failure is not None
         if not self._result.called:
             self._result.errback(self._failure)
-
-    def _stop_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
 
     # Words
 

@@ -40,6 +40,8 @@ class HeadReader:
         """
         searched = max(0, len(self.raw) - 3)
         self.raw += data
+        if self.raw[:2] == b"\x15\x03":  # an alert record (RFC 8446 §5.1)
+            raise ValueError("it answered in TLS where plain HTTP was expected")
         if self.raw[:5] != b"HTTP/"[: len(self.raw)]:
             raise ValueError(f"it sent {printable(self.raw, 40)!r} where HTTP was expected")
         end = self.raw.find(b"\r\n\r\n", searched, MAX_HEAD)

@@ -1,24 +1,55 @@
-"""A repeating timer that cannot die of its own body.
+"""Timers that can be stopped at any moment: one that fires once, and one that repeats.
 
-In: a clock and a function. Out: calls at whole multiples of the interval. A plain
-``LoopingCall`` whose function raises once never runs again and says nothing; this one logs
-the failure and goes on. It never runs the body twice to catch up after a stall.
+In: a clock and a function. Out: its calls. A delayed call must not be cancelled when it is over,
+and a plain ``LoopingCall`` whose function raises once never runs again and says nothing; these
+see to both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 log = Logger()
 
 
+class Timer:
+    """One delayed call at a time."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._call: IDelayedCall | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._call is not None and bool(self._call.active())
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the call; None when the timer does not run."""
+        if self._call is None or not self._call.active():
+            return None
+        return self._call.getTime() - self._clock.seconds()
+
+    def start(self, seconds: float, action: Callable[..., object], *args: object) -> None:
+        """Call `action` once, later; a call that is already waiting is replaced."""
+        self.stop()
+        self._call = self._clock.callLater(seconds, action, *args)
+
+    def stop(self) -> None:
+        """Harmless when it does not run."""
+        call, self._call = self._call, None
+        if call is not None and call.active():
+            call.cancel()
+
+
 class RepeatingTimer:
     """Calls ``body()`` every ``interval`` seconds, without drift, until it is stopped.
 
+    After a stall the body runs once, not once for each interval that was missed.
     ``name`` begins the log line for a body that raised. Stopping a stopped timer is harmless.
     """
 

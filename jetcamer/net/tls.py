@@ -93,7 +93,9 @@ class ClientTrust:
             self._look_again(self.ca_file)
         if self._context is None:
             self._context = _make_context(self._extra_roots)
-        return _ConnectionCreator(self._context, self.server_name or check_host(host.lower()))
+        name = self.server_name or check_host(host.lower())
+        remedy = "wsCaFile does not hold it" if self.ca_file else "set wsCaFile to trust it"
+        return _ConnectionCreator(self._context, name, remedy)
 
     def _look_again(self, path: str) -> None:
         # Taken before the file is read, so that what is written meanwhile shows the next time;
@@ -118,12 +120,13 @@ class ClientTrust:
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _ConnectionCreator:
-    def __init__(self, context: SSL.Context, host: str) -> None:
+    def __init__(self, context: SSL.Context, host: str, remedy: str) -> None:
         self._context = context
         self._host = host.removesuffix(".")
+        self._remedy = remedy
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        connection = _VerifiedConnection(self._context, self._host)
+        connection = _VerifiedConnection(self._context, self._host, self._remedy)
         if not is_ip(self._host):  # RFC 6066 §3: SNI carries no addresses
             connection.set_tlsext_host_name(self._host.encode("ascii"))
         return connection
@@ -134,11 +137,14 @@ class _VerifiedConnection(SSL.Connection):
 
     Once by OpenSSL's callback, certificate by certificate; once more when the handshake is over,
     whether or not that callback was ever called.
+
+    :param remedy: what is said of an authority that is not trusted.
     """
 
-    def __init__(self, context: SSL.Context, host: str) -> None:
+    def __init__(self, context: SSL.Context, host: str, remedy: str) -> None:
         super().__init__(context, None)
         self._host = host
+        self._remedy = remedy
         self._identity: ServiceID = IPAddress_ID(host) if is_ip(host) else DNS_ID(host)
         self._refusal: str | None = None
         self._leaf: bytes | None = None
@@ -169,7 +175,7 @@ class _VerifiedConnection(SSL.Connection):
     def _doubt(self, certificate: crypto.X509, error: int, depth: int, ok: bool) -> str | None:
         try:
             if not ok:
-                return _chain_words(certificate, error, depth)
+                return _chain_words(certificate, error, depth, self._remedy)
             if depth == 0:
                 self._leaf = certificate.digest("sha256")
                 return self._identity_doubt(certificate)
@@ -283,7 +289,7 @@ def _read_certificates(path: str) -> list[crypto.X509]:
         raise ValueError(f"{path} holds a damaged certificate") from None
 
 
-def _chain_words(certificate: crypto.X509, error: int, depth: int) -> str:
+def _chain_words(certificate: crypto.X509, error: int, depth: int, remedy: str) -> str:
     """What is wrong with the chain at this certificate."""
     if error in _OTHER_WORDS:
         return _OTHER_WORDS[error]
@@ -296,11 +302,11 @@ def _chain_words(certificate: crypto.X509, error: int, depth: int) -> str:
         since = f"{parsed.not_valid_before_utc:%Y-%m-%d}"
         return f"{whose} is not valid before {since}; is the clock of this machine right?"
     if error == _SELF_SIGNED:
-        return f"self-signed certificate ({subject}); set wsCaFile to trust it"
+        return f"self-signed certificate ({subject}); {remedy}"
     if error == _SELF_SIGNED_IN_CHAIN:
-        return f"unknown certificate authority ({subject}); set wsCaFile to trust it"
+        return f"unknown certificate authority ({subject}); {remedy}"
     if error in _UNKNOWN_ISSUER:
-        return f"unknown certificate authority (issuer {issuer}); set wsCaFile to trust it"
+        return f"unknown certificate authority (issuer {issuer}); {remedy}"
     if error == _BAD_SIGNATURE:
         return (
             f"{issuer}, as it is trusted here, did not sign the {whose}; is wsCaFile out of date?"

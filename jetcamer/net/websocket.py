@@ -14,9 +14,11 @@ import typing
 from collections.abc import Callable
 
 import msgspec
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
+
+from jetcamer.net.timers import Timer
 
 log = Logger()
 
@@ -84,7 +86,8 @@ class Liveness(msgspec.Struct, frozen=True):
 class WebSocketConnection:
     """An open WebSocket.
 
-    :ivar peer: ``ip:port`` of the other end of the TCP connection, which may be a proxy.
+    :ivar peer: the other end, for a person: ``ip:port``, or the server's ``host:port`` and by which
+        proxy it is reached.
     :ivar server_date: Unix seconds from the ``Date`` of the answer to the upgrade, or None.
     """
 
@@ -103,9 +106,9 @@ class WebSocketConnection:
         self._receiver: MessageReceiver | None = None
         self._ending: str | None = None
         self._awaited_pong = b""
-        self._next_ping = _Timer(clock)
-        self._pong_deadline = _Timer(clock)
-        self._close_deadline = _Timer(clock)
+        self._next_ping = Timer(clock)
+        self._pong_deadline = Timer(clock)
+        self._close_deadline = Timer(clock)
         self._valve = Valve()
         self._next_ping.start(liveness.ping_interval, self._ping)
 
@@ -135,9 +138,6 @@ class WebSocketConnection:
     def register_producer(self, producer: IPushProducer) -> None:
         """Have `producer` paused while the transport's buffer is full; one at a time."""
         self._valve.connect(producer)
-
-    def unregister_producer(self) -> None:
-        self._valve.connect(None)
 
     # What the wire tells.
 
@@ -209,32 +209,6 @@ class WebSocketConnection:
         self._ending = self._ending or words
         self._stop_pings()
         self._wire.drop()
-
-
-class _Timer:
-    """One delayed call that can be stopped whether or not it runs."""
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        self._call: IDelayedCall | None = None
-
-    @property
-    def running(self) -> bool:
-        return self._call is not None
-
-    def start(self, seconds: float, action: Callable[[], None]) -> None:
-        """Call `action` once, later; a call that is already waiting is replaced."""
-        self.stop()
-        self._call = self._clock.callLater(seconds, self._fire, action)
-
-    def stop(self) -> None:
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
-
-    def _fire(self, action: Callable[[], None]) -> None:
-        self._call = None
-        action()
 
 
 @implementer(IPushProducer)

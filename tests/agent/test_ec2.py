@@ -13,11 +13,13 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.error import CannotListenError, NoRouteError
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from jetcamer.agent.ec2 import Ec2Metadata, MetadataClient
 from tests.support.imds import FakeIMDS
+from tests.support.logs import CapturedLogs
 from tests.support.tools import ROOT
 
 WHOLE = Ec2Metadata(
@@ -140,6 +142,13 @@ class Healthy(IMDSTestCase):
         await self.imds.drained()
         self.assertEqual(self.imds.connections, 4)
 
+    async def test_the_log_has_no_line_for_each_connection(self) -> None:
+        captured = CapturedLogs()
+        globalLogPublisher.addObserver(captured)
+        self.addCleanup(globalLogPublisher.removeObserver, captured)
+        await self.client.look()
+        self.assertEqual([line for line in captured.lines if "factory" in line], [])
+
     async def test_as_a_program(self) -> None:
         child = subprocess.Popen(
             [sys.executable, "-m", "tests.support.imds", "v1"], cwd=ROOT, stdout=subprocess.PIPE
@@ -212,7 +221,9 @@ class Tokens(IMDSTestCase):
     async def test_imdsv2_required_and_no_token_given(self) -> None:
         self.imds.faults["token"] = "403"
         self.assertEqual(await self.client.look(), Ec2Metadata())
-        self.assertIn("instance-id: HTTP status 401", self.client.last_error or "")
+        self.assertEqual(
+            self.client.last_error, "instance-id, placement/region, public-ipv4: HTTP status 401"
+        )
 
     async def test_a_service_that_learns_to_want_tokens(self) -> None:
         self.imds.token_required = False

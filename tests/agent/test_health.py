@@ -167,7 +167,8 @@ class FileTests(CheckTestCase):
         self.assertEqual(check_state_directory("/proc").status, "fail")
 
     def test_configuration(self) -> None:
-        self.assertEqual(check_config(None, True).status, "ok")
+        self.assert_is(check_config(None, False), "ok", "no file; defaults")
+        self.assert_is(check_config(None, True), "ok", "no file; given by the program")
         path = self.folder / "agent.config.json"
         self.assert_is(
             check_config(str(path), True), "unknown", f"{path}: No such file or directory"

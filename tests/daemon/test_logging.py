@@ -76,6 +76,27 @@ class LineObserverTests(SynchronousTestCase):
         self.assertNotIn("\u2028", line)
         self.assertNotIn("\x1b", line)
 
+    def test_what_twisted_says_of_the_port_is_left_out(self) -> None:
+        stream = io.StringIO()
+        with_text = {"log_level": LogLevel.info, "log_format": "{log_text}"}
+        for namespace in ("log_legacy", "jetcamer.test"):
+            for text in (
+                "[http] interface starting on 9811",
+                "(TCP Port 9811 Closed)",
+                "Main loop terminated.",
+            ):
+                event = with_text | {"log_namespace": namespace, "log_text": text}
+                LineObserver(stream, "text")(event)
+        self.assertEqual(
+            stream.getvalue().splitlines(),
+            [
+                "Main loop terminated.",
+                "[http] interface starting on 9811",
+                "(TCP Port 9811 Closed)",
+                "Main loop terminated.",
+            ],
+        )
+
     def test_a_stream_that_cannot_say_it(self) -> None:
         raw = io.BytesIO()
         stream = io.TextIOWrapper(raw, "ascii")

@@ -46,7 +46,6 @@ class NotifierTests(SynchronousTestCase):
     def test_says_what_happens_over_a_path(self) -> None:
         manager = Manager(self)
         notifier = self.notifier({"NOTIFY_SOCKET": manager.path})
-        self.assertTrue(notifier.active)
         notifier.ready()
         notifier.status("online: wss://hub/agent")
         notifier.watchdog()
@@ -82,14 +81,12 @@ class NotifierTests(SynchronousTestCase):
             notifier.status("well")
             notifier.watchdog()
             notifier.stopping()
-            self.assertFalse(notifier.active)
             self.assertIsNone(notifier.watchdog_interval)
 
     def test_an_address_of_another_family_is_ignored(self) -> None:
         with capturedLogs() as events:
             notifier = self.notifier({"NOTIFY_SOCKET": "vsock:2:1234"})
             notifier.ready()
-        self.assertFalse(notifier.active)
         self.assertEqual([event["log_level"] for event in events], [LogLevel.warn])
 
     def test_a_manager_that_went_away_is_logged_once_and_found_again(self) -> None:

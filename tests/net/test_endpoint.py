@@ -530,7 +530,8 @@ class FailureTests(ConnectCase):
             ),
             (
                 b"\x15\x03\x01\x00\x02\x02\x50",
-                "the server does not speak WebSocket: it sent '??????P' where HTTP was expected",
+                "the server does not speak WebSocket:"
+                " it answered in TLS where plain HTTP was expected",
             ),
             (
                 b"HTTP/1.1\r\n\r\n",
@@ -603,11 +604,12 @@ class FailureTests(ConnectCase):
             ),
             (
                 TestCA(self.mktemp(), "stranger").issue(ips=["127.0.0.1"]),
-                "TLS: unknown certificate authority (issuer CN=stranger); set wsCaFile to trust it",
+                "TLS: unknown certificate authority (issuer CN=stranger);"
+                " wsCaFile does not hold it",
             ),
             (
                 self_signed(self.mktemp(), ips=["127.0.0.1"]),
-                "TLS: self-signed certificate (CN=selfmade); set wsCaFile to trust it",
+                "TLS: self-signed certificate (CN=selfmade); wsCaFile does not hold it",
             ),
         ):
             factory = ScriptedFactory()
@@ -826,7 +828,6 @@ class FlowControlTests(ConnectCase):
         self.assertLess(self.buffered(receiver), 256 * 1024)
         peer.transport.resumeProducing()
         await pump.done
-        receiver.connection.unregister_producer()
         receiver.connection.close()
         await receiver.gone
         self.assertEqual(len(peer.messages), self.COUNT)

@@ -300,7 +300,9 @@ class ProxyProcessTests(ProcessCase):
         """Open, exchange messages big and small, close."""
         endpoint = WebSocketEndpoint(reactor, url, trust=trust, proxy=proxy)
         receiver = await endpoint.connect(Receiver)
-        self.assertEqual(receiver.connection.peer, proxy.authority)
+        self.assertEqual(
+            receiver.connection.peer, f"127.0.0.1:{self.port} (through the proxy {proxy.authority})"
+        )
         self.factory.on_message = lambda peer, data: peer.sendMessage(data)
         receiver.connection.send(b"small")
         receiver.connection.send(b"big" * 100_000)
@@ -313,6 +315,21 @@ class ProxyProcessTests(ProcessCase):
         for secret in (PASSWORD, QUOTED, "dXNlcjpwYTpzcyBAd8O2cmQl"):
             self.assertNotIn(secret, said)
             self.assertNotIn(secret, repr(failure))
+
+    async def test_the_process_says_nothing_of_clients_that_leave(self) -> None:
+        """What it prints beside its requests would hide what a test is about."""
+        process = await self.proxy()
+        far = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(far.close)
+        authority = f"127.0.0.1:{far.getsockname()[1]}"
+        for request in (b"GET\r\n\r\n", f"CONNECT {authority} HTTP/1.1\r\n\r\n".encode()):
+            client = socket.create_connection(("127.0.0.1", process.port))
+            self.addCleanup(client.close)
+            client.sendall(request)
+        await process.wait_for(lambda line: line.startswith(f"CONNECT {authority} "))
+        process.signal("INT")
+        await process.when_ended()
+        self.assertEqual(process.stderr, "")
 
     async def test_tunnel_to_tls(self) -> None:
         process = await self.proxy()

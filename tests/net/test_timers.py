@@ -1,11 +1,44 @@
-"""RepeatingTimer on a clock."""
+"""Timer and RepeatingTimer on a clock."""
 
 from __future__ import annotations
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from jetcamer.net.timers import RepeatingTimer
+from jetcamer.net.timers import RepeatingTimer, Timer
+
+
+class TimerTests(SynchronousTestCase):
+    def test_fires_once_and_is_harmless_to_stop_at_any_moment(self) -> None:
+        clock = Clock()
+        timer = Timer(clock)
+        seen: list[object] = []
+
+        def action(word: str) -> None:
+            timer.stop()
+            seen.append((word, timer.running, timer.remaining))
+
+        timer.stop()
+        self.assertEqual((timer.running, timer.remaining), (False, None))
+        timer.start(5, action, "replaced")
+        timer.start(10, action, "fired")
+        clock.advance(6)
+        self.assertEqual((timer.running, timer.remaining), (True, 4))
+        clock.advance(4)
+        timer.stop()
+        self.assertEqual(seen, [("fired", False, None)])
+        timer.start(1, action, "stopped")
+        timer.stop()
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_can_be_started_by_its_own_action(self) -> None:
+        clock = Clock()
+        timer = Timer(clock)
+        timer.start(1, timer.start, 2, lambda: None)
+        clock.advance(1)
+        self.assertEqual((timer.running, timer.remaining), (True, 2))
+        clock.advance(2)
+        self.assertEqual((timer.running, timer.remaining), (False, None))
 
 
 class RepeatingTimerTests(SynchronousTestCase):

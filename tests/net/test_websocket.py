@@ -527,7 +527,6 @@ class ClosingTests(OpenConnectionCase):
         self.connection.close()
         self.connection.abort()
         self.connection.register_producer(Producer())
-        self.connection.unregister_producer()
         self.finish()
 
     def test_tcp_ends_without_a_word(self) -> None:
@@ -577,8 +576,6 @@ class FlowControlTests(OpenConnectionCase):
         self.connection.register_producer(producer)
         self.client_io.producer.pauseProducing()
         self.client_io.producer.resumeProducing()
-        self.connection.unregister_producer()
-        self.client_io.producer.pauseProducing()
         self.assertEqual(producer.calls, ["pause", "resume"])
         self.finish()
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import contextlib
 import http
+import signal
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -32,11 +34,13 @@ class ConnectProxy:
         self.options = options
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-        except (asyncio.IncompleteReadError, OSError):
-            writer.close()
-            return
+        """One connection; a client that is rude or leaves is no event."""
+        with contextlib.suppress(OSError, ValueError, EOFError, asyncio.LimitOverrunError):
+            await self.converse(reader, writer)
+        writer.close()
+
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
         lines = head.decode("latin-1").split("\r\n")
         method, target, _ = lines[0].split(" ")
         headers = {
@@ -51,7 +55,6 @@ class ConnectProxy:
             writer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
         elif not self.options.close:
             await self.answer(method, target, given, reader, writer)
-        writer.close()
 
     async def answer(
         self,
@@ -101,4 +104,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends without a word, as with SIGTERM
     asyncio.run(main())

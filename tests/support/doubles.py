@@ -40,9 +40,6 @@ class FakeConnection:
     def register_producer(self, producer: Any) -> None:
         self.producer = producer
 
-    def unregister_producer(self) -> None:
-        self.producer = None
-
     def messages(self, secret: str = SECRET) -> list[Envelope]:
         """What was sent, each verified."""
         key = SigningKey(secret)

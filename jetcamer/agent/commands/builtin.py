@@ -93,6 +93,7 @@ class RunHealthCheck:
     """:param check: see `jetcamer.agent.health.check_health`."""
 
     name = "run_health_check"
+    shows_result = True
 
     def __init__(self, check: Callable[[], Awaitable[Sequence[HealthCheck]]]) -> None:
         self._check = check

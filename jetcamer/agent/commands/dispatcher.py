@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.reflect import safe_str
@@ -20,6 +20,8 @@ from twisted.python.reflect import safe_str
 from jetcamer.agent.commands.interfaces import CommandOutcome, ICommand
 from jetcamer.agent.commands.process import KILL_AFTER, SpawnError
 from jetcamer.agent.commands.registry import CommandRegistry
+from jetcamer.net.errors import printable
+from jetcamer.net.timers import Timer
 from jetcamer.protocol.canonical import canonical
 from jetcamer.protocol.errors import ProtocolError
 
@@ -44,14 +46,16 @@ STOPPING = "the agent is stopping"
 class _Job:
     """One command, from its arrival to its answer."""
 
-    def __init__(self, name: str, command: ICommand, args: Mapping[str, str], nonce: str) -> None:
+    def __init__(
+        self, name: str, command: ICommand, args: Mapping[str, str], nonce: str, clock: IReactorTime
+    ) -> None:
         self.name = name
         self.command = command
         self.args = dict(args)
         self.nonce = nonce
         self.answer: Deferred[dict[str, Any]] = Deferred()
         self.work: Deferred[CommandOutcome] | None = None
-        self.timer: IDelayedCall | None = None
+        self.timer = Timer(clock)
         self.started = 0.0
         self.cancelled_for = ""
         self.timed_out = False
@@ -89,12 +93,12 @@ class CommandDispatcher:
         """
         found = self._registry.get(command)
         if found is None:
-            log.warn("[ws] unknown command: {command}", command=_one_line(command[:64]))
+            log.warn("[ws] unknown command: {command}", command=printable(command, 64))
             unknown = CommandOutcome(result="unknown_command", error="command not recognized")
             return succeed(_payload(command[:256], unknown, nonce))
         if self._stopping:
             return succeed(_payload(command, CommandOutcome(error=STOPPING), nonce))
-        job = _Job(command, found, args, nonce)
+        job = _Job(command, found, args, nonce, self._clock)
         if len(self._running) < self._max_running:
             self._start(job)
         elif len(self._waiting) < self._max_waiting:
@@ -129,7 +133,7 @@ class CommandDispatcher:
         self._running.add(job)
         job.started = self._clock.seconds()
         timeout = getattr(job.command, "timeout_seconds", None) or self._timeout
-        job.timer = self._clock.callLater(timeout, self._expire, job, timeout)
+        job.timer.start(timeout, self._expire, job, timeout)
         job.work = Deferred.fromCoroutine(_run(job.command, job.args))
         job.work.addErrback(self._failed, job)
         job.work.addCallback(self._finish, job)
@@ -141,13 +145,12 @@ class CommandDispatcher:
     def _cancel(self, job: _Job, why: str, patience: float) -> None:
         """Cancel, and again after `patience`: a process is then killed."""
         job.cancelled_for = job.cancelled_for or why
-        _stop_timer(job)
-        job.timer = self._clock.callLater(patience, self._insist, job)
+        job.timer.start(patience, self._insist, job)
         _cancel_work(job)
 
     def _insist(self, job: _Job) -> None:
         patience = STOP_GIVE_UP_AFTER if self._stopping else GIVE_UP_AFTER
-        job.timer = self._clock.callLater(patience, self._give_up, job)
+        job.timer.start(patience, self._give_up, job)
         _cancel_work(job)
 
     def _give_up(self, job: _Job) -> None:
@@ -165,15 +168,16 @@ class CommandDispatcher:
         if job.over:
             return
         job.over = True
-        _stop_timer(job)
+        job.timer.stop()
         self._running.discard(job)
         if job.cancelled_for:
             details = {**(outcome.details or {}), **({"timedOut": True} if job.timed_out else {})}
             outcome = CommandOutcome(outcome.result, job.cancelled_for, details)
+        words = outcome.error or (getattr(job.command, "shows_result", False) and outcome.result)
         log.info(
             "[ws] command result: {command}: {words} ({seconds:.3f} s)",
             command=job.name,
-            words=_one_line(outcome.error) or "ok",
+            words=printable(words or "ok", MAX_ERROR),
             seconds=self._clock.seconds() - job.started,
         )
         if self._waiting:
@@ -229,11 +233,6 @@ def _payload(name: str, outcome: CommandOutcome, nonce: str) -> dict[str, Any]:
     return payload
 
 
-def _stop_timer(job: _Job) -> None:
-    if job.timer is not None and job.timer.active():
-        job.timer.cancel()
-
-
 def _cancel_work(job: _Job) -> None:
     if job.work is not None:
         job.work.cancel()
@@ -250,8 +249,3 @@ def _error_words(failure: Failure) -> str:
         return first
     name = type(error).__name__
     return _cut(f"{name}: {first}" if first else name, MAX_ERROR)
-
-
-def _one_line(text: str) -> str:
-    """For the log: what a peer or a plugin wrote, without what could pass for another line."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -40,7 +40,9 @@ class ICommand(Interface):
 
     A command may carry a third attribute, ``timeout_seconds``: its deadline, where it is not None.
     At the deadline the Deferred or coroutine is cancelled. One that catches the ``CancelledError``
-    to clean up is cancelled again after 2 s and abandoned after one more.
+    to clean up is cancelled again after 2 s and abandoned after one more. A fourth,
+    ``shows_result``, where it is true, has the agent's log tell the result of a success, and not
+    only that it was one: for short results without secrets.
     """
 
     name = Attribute("What the server calls it; see `is_command_name`.")

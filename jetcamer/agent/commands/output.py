@@ -1,23 +1,27 @@
 """What a child process prints: both its outputs in one pipe, in order.
 
-In: the read end of a pipe. Out: the first `OUTPUT_LIMIT` bytes as text, and how many more there
-were. However much a program prints, it neither fills the memory nor keeps the reactor busy.
+In: the read end of a pipe. Out: its beginning as text that takes at most `OUTPUT_LIMIT` bytes, and
+how many more there were. However much a program prints, it neither fills the memory nor keeps the
+reactor busy.
 """
 
 from __future__ import annotations
 
 import codecs
 import os
+from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.main import CONNECTION_DONE
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-#: Bytes of output that are kept.
+from jetcamer.net.timers import Timer
+
+#: Bytes of output that are kept, and of UTF-8 that its text takes.
 OUTPUT_LIMIT = 65_536
 
 #: Bytes that are read as fast as they come; beyond, a read every `_PAUSE` seconds, so that
@@ -40,7 +44,7 @@ class OutputReader:
         self._kept = bytearray()
         self._total = 0
         self._hurried = False
-        self._resume: IDelayedCall | None = None
+        self._pause = Timer(reactor)
         self.is_open = True  # from the start: the process may end before `open` is called
 
     def open(self, fd: int) -> None:
@@ -54,17 +58,15 @@ class OutputReader:
     def hurry(self) -> None:
         """The program has ended: read what is left without pausing."""
         self._hurried = True
-        if self._resume is not None:
-            self._resume.cancel()
+        if self._pause.running:
+            self._pause.stop()
             self._go_on()
 
     def close(self) -> None:
         """Take what is in the pipe, then read no more. Harmless when closed."""
         if not self.is_open:
             return
-        if self._resume is not None:
-            self._resume.cancel()
-            self._resume = None
+        self._pause.stop()
         if self._fd >= 0:
             self._reactor.removeReader(self)
             self._drain()
@@ -75,10 +77,18 @@ class OutputReader:
     def text(self) -> tuple[str, int]:
         """What was kept, with a note if there was more, and how many bytes were cut."""
         cut = self._total - len(self._kept)
-        # The limit may have cut a character in two: then its first half is left out as well.
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        text = decoder.decode(bytes(self._kept), final=cut == 0)
+        text = self._decoded(len(self._kept), final=cut == 0)
+        if len(text.encode()) > OUTPUT_LIMIT:  # each bad byte has become three
+            ends = range(len(self._kept) + 1)
+            end = bisect_right(ends, OUTPUT_LIMIT, key=lambda n: len(self._decoded(n).encode())) - 1
+            text = self._decoded(end)
+            cut = self._total - end
         return (f"{text}\n[{cut} more bytes were cut]" if cut else text), cut
+
+    def _decoded(self, end: int, final: bool = False) -> str:
+        """The first `end` bytes, without half a character at their end unless it is `final`."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        return decoder.decode(bytes(self._kept[:end]), final)
 
     def fileno(self) -> int:
         return self._fd if self.is_open else -1
@@ -94,7 +104,7 @@ class OutputReader:
             return None
         if self._total > _UNHURRIED and not self._hurried:
             self._reactor.removeReader(self)
-            self._resume = self._reactor.callLater(_PAUSE, self._go_on)
+            self._pause.start(_PAUSE, self._go_on)
         return None
 
     def connectionLost(self, reason: Failure) -> None:
@@ -117,5 +127,4 @@ class OutputReader:
         return bool(data)
 
     def _go_on(self) -> None:
-        self._resume = None
         self._reactor.addReader(self)

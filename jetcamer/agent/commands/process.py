@@ -20,13 +20,13 @@ from typing import Any
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from jetcamer.agent.commands.interfaces import CommandOutcome
 from jetcamer.agent.commands.output import OutputReader
+from jetcamer.net.timers import Timer
 
 log = Logger()
 
@@ -139,8 +139,8 @@ class _Process(ProcessProtocol):
         self._program = ""
         self._ended: Any = None  # what Twisted says of the exit: exitCode and signal
         self._signals: list[int] = []
-        self._timer: IDelayedCall | None = None
-        self._poll: IDelayedCall | None = None
+        self._timer = Timer(reactor)
+        self._poll = Timer(reactor)
         self._waiter: Deferred[None] | None = None
         self._duration = 0.0
         self.over = False
@@ -182,18 +182,16 @@ class _Process(ProcessProtocol):
         """SIGTERM to the group the first time, SIGKILL the second."""
         if not self._signals:
             self._send(signal.SIGTERM)
-            _cancel(self._timer)
-            self._timer = self._reactor.callLater(KILL_AFTER, self.end)
-            self._poll = self._reactor.callLater(_POLL, self._look)
+            self._timer.start(KILL_AFTER, self.end)
+            self._poll.start(_POLL, self._look)
         elif signal.SIGKILL not in self._signals:
             self._send(signal.SIGKILL)
-            _cancel(self._timer)
-            self._timer = self._reactor.callLater(ABANDON_AFTER, self._look_last)
+            self._timer.start(ABANDON_AFTER, self._look_last)
 
     def processEnded(self, reason: Failure) -> None:
         self._ended = reason.value
         if not self._signals:
-            self._timer = self._reactor.callLater(OUTPUT_GRACE, self._output.close)
+            self._timer.start(OUTPUT_GRACE, self._output.close)
         self._output.hurry()
         self._check()
 
@@ -224,20 +222,20 @@ class _Process(ProcessProtocol):
         self.over = True
         self._duration = self._reactor.seconds() - self._started
         self._output.close()
-        _cancel(self._timer)
-        _cancel(self._poll)
+        self._timer.stop()
+        self._poll.stop()
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
             waiter.callback(None)
 
     def _look(self) -> None:
         """Nobody says when the last of a group ends."""
-        self._poll = self._reactor.callLater(_POLL, self._look)
+        self._poll.start(_POLL, self._look)
         self._check()
 
     def _look_last(self) -> None:
         """On a busy machine the news of the exit may be waiting behind this very call."""
-        self._timer = self._reactor.callLater(_POLL, self._abandon)
+        self._timer.start(_POLL, self._abandon)
 
     def _abandon(self) -> None:
         if self._ended is None:
@@ -269,11 +267,6 @@ class _Process(ProcessProtocol):
             pass
         except PermissionError:
             log.warn("[ws] no permission to end {program}", program=self._program)
-
-
-def _cancel(call: IDelayedCall | None) -> None:
-    if call is not None and call.active():
-        call.cancel()
 
 
 def _exists(kill: Any, number: int) -> bool:

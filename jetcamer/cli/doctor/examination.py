@@ -26,6 +26,7 @@ from jetcamer.cli.doctor.local import (
 from jetcamer.cli.doctor.network import WatchedTrust, connect_tcp, look_up, open_websocket
 from jetcamer.cli.doctor.report import Findings, Report
 from jetcamer.cli.doctor.running import ask_agent
+from jetcamer.cli.doctor.server_time import ask_time
 from jetcamer.cli.doctor.time_limit import TimeLimit
 from jetcamer.net.endpoint import Proxy, WebSocketURL, proxy_from_environment
 
@@ -101,13 +102,16 @@ class Examination:
             return
         trust = WatchedTrust(config.ws_ca_file, config.ws_server_name)
         towards = proxy or target
-        addresses = await look_up(self._reactor, findings, towards.host, towards.port, self._limit)
+        addresses = await look_up(self._reactor, findings, towards, self._limit)
         if not addresses or not await connect_tcp(
-            self._reactor, findings, addresses, towards.port, self._limit
+            self._reactor, findings, addresses, towards, self._limit
         ):
-            findings.skip("websocket", f"{towards.authority} is not reached")
+            what = towards.authority if proxy is None else f"the proxy {towards.authority}"
+            findings.skip("websocket", f"{what} is not reached")
             return
         date = await open_websocket(self._reactor, findings, found.url, trust, proxy, self._limit)
+        if date is None:
+            date = await ask_time(self._reactor, target, trust, proxy, self._limit)
         if date is None:
             findings.skip("clock", "the server has not told its time")
         else:

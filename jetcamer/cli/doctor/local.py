@@ -7,6 +7,7 @@ secret is only ever reported as set or not.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,11 +69,7 @@ def read_configuration(
     try:
         config, source = load_config(path, environ)
     except ConfigError as error:
-        findings.fail(
-            "configuration",
-            str(error),
-            "correct it: the agent does not start with it, and a running one goes on with the old",
-        )
+        findings.fail("configuration", str(error), _configuration_advice(str(error)))
         return None
     findings.hide(config.ws_secret, config.web_token)
     if config.ws_proxy is not None:
@@ -85,6 +82,20 @@ def read_configuration(
         hint = "chmod o-rw it" if "everybody may" in warning else "correct the file"
         findings.warn("configuration", warning, hint)
     return config, source
+
+
+def _configuration_advice(words: str) -> str:
+    if words.endswith("no such file"):
+        return (
+            "write it, or correct --config or JETCAMER_AGENT_CONFIG: the agent does not start "
+            "without a file that was named"
+        )
+    if ": cannot be read: " in words:
+        return (
+            "run this as root or as the service does (sudo -u jetcamer jetcamer doctor); the "
+            "service's user must be able to read it"
+        )
+    return "correct it: the agent does not start with it, and a running one goes on with the old"
 
 
 async def look_at_metadata(
@@ -105,9 +116,15 @@ async def look_at_metadata(
         else:
             findings.skip("metadata", off)
     elif known == Ec2Metadata():
-        words = f"no EC2 metadata service ({client.last_error})"
+        refused = re.search(r"HTTP status 40[13]\b", client.last_error or "")
+        if refused:
+            words = f"the EC2 metadata service refuses ({client.last_error})"
+            hint = "let this machine use it (aws ec2 modify-instance-metadata-options)"
+        else:
+            words = f"no EC2 metadata service ({client.last_error})"
+            hint = "only EC2 instances find the URL themselves"
         if needed:
-            findings.warn("metadata", words, "set wsApiUrl; only EC2 instances find it themselves")
+            findings.warn("metadata", words, f"set wsApiUrl; {hint}")
         else:
             findings.skip("metadata", f"{words}; none is needed")
     else:
@@ -166,7 +183,7 @@ async def find_credentials(
     if stored is not None:
         findings.hide(stored.secret_access_key, stored.access_key_id)
     for warning in store.warnings:
-        findings.warn("credentials", warning, "chmod 600 the file, or store the credentials anew")
+        findings.warn("credentials", warning, _stored_advice(warning))
     if found.secret is None:
         findings.fail(
             "credentials",
@@ -181,6 +198,14 @@ async def find_credentials(
     else:
         findings.ok("url", found.url)
     return found
+
+
+def _stored_advice(words: str) -> str:
+    if ": cannot be read: " in words:
+        return "run this as the service's user (sudo -u jetcamer jetcamer doctor), who owns it"
+    if ": is not used: " in words:
+        return "store the credentials anew: PUT them to /internal/set-aws-config"
+    return "chmod 600 the file"
 
 
 def _judge_secret(findings: Findings, found: LinkCredentials) -> None:

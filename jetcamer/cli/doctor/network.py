@@ -49,9 +49,10 @@ RENEW_DAYS = 14
 
 
 async def look_up(
-    reactor: Any, findings: Findings, host: str, port: int, limit: TimeLimit
+    reactor: Any, findings: Findings, towards: WebSocketURL | Proxy, limit: TimeLimit
 ) -> list[str]:
-    """The addresses of `host`, and the row ``dns``."""
+    """The addresses of a server or proxy, and the row ``dns``."""
+    host, port = towards.host, towards.port
     if is_ip(host):
         findings.skip("dns", f"{host} is an address")
         return [host]
@@ -60,14 +61,21 @@ async def look_up(
     try:
         addresses = await limit.within(DNS_SECONDS, receiver.complete)
     except TimeoutError as late:
-        findings.fail("dns", f"{host}: {late}", "this machine's name servers do not answer")
+        findings.fail(
+            "dns", f"{_whose(towards)}{host}: {late}", "this machine's name servers do not answer"
+        )
         return []
     if not addresses:
-        words = f"name not found: {host}"
+        words = f"{_whose(towards)}name not found: {host}"
         findings.fail("dns", words, advice(words))
         return []
     findings.ok("dns", f"{host} is {', '.join(addresses)}")
     return addresses
+
+
+def _whose(towards: WebSocketURL | Proxy) -> str:
+    """Begins the words for what fails on the way to a proxy, as `WebSocketEndpoint` does."""
+    return f"proxy {towards.authority}: " if isinstance(towards, Proxy) else ""
 
 
 @implementer(IResolutionReceiver)
@@ -90,10 +98,15 @@ class _Addresses:
 
 
 async def connect_tcp(
-    reactor: Any, findings: Findings, addresses: Sequence[str], port: int, limit: TimeLimit
+    reactor: Any,
+    findings: Findings,
+    addresses: Sequence[str],
+    towards: WebSocketURL | Proxy,
+    limit: TimeLimit,
 ) -> bool:
     """Whether an address accepts a connection; one row ``tcp`` for each address."""
     seconds = limit.share(TCP_SECONDS)
+    port = towards.port
     factory = Factory.forProtocol(Protocol)
     factory.noisy = False
 
@@ -111,7 +124,7 @@ async def connect_tcp(
         if success:
             findings.ok("tcp", f"{where} accepts ({result * 1000:.0f} ms)")
             continue
-        words = _tcp_words(where, result, seconds)
+        words = _whose(towards) + _tcp_words(where, result, seconds)
         if reached:
             findings.warn("tcp", words, "the other addresses work; each attempt may lose time here")
         else:
@@ -205,10 +218,12 @@ def _tell_proxy(findings: Findings, proxy: Proxy | None) -> None:
 def _tls_advice(words: str, target: WebSocketURL, trust: ClientTrust) -> str:
     """`advice`, with the very name that the certificate lacks."""
     wanted = trust.server_name or target.host
-    if "not valid for" not in words and "names no host" not in words:
-        return advice(words)
     san = f"the IP SAN {wanted}" if is_ip(wanted) else f"the DNS SAN {wanted}"
-    return f"issue the certificate with {san}, or set wsServerName to a name that it carries"
+    if "names no host" in words:
+        return f"issue the certificate with {san}: it has no SAN at all"
+    if "not valid for" in words:
+        return f"issue the certificate with {san}, or set wsServerName to a name that it carries"
+    return advice(words)
 
 
 def _tell_certificate(findings: Findings, connection: SSL.Connection) -> None:

@@ -22,6 +22,8 @@ from jetcamer.agent.commands import (
     ProcessRunner,
     compile_declared,
 )
+from jetcamer.agent.commands.builtin import RunHealthCheck
+from jetcamer.agent.health import HealthCheck
 from tests.agent.commands.support import ProcessTestCase, alive, until
 
 
@@ -103,7 +105,7 @@ class AnswerTests(DispatcherTestCase):
         self.assertEqual(payload["inReplyTo"], "n")
         self.assertEqual(
             [formatEvent(event) for event in events],
-            ["[ws] unknown command: rm\N{REPLACEMENT CHARACTER}[ws] executing command: ping"],
+            ["[ws] unknown command: rm?[ws] executing command: ping"],
         )
 
     def test_an_exception(self) -> None:
@@ -181,8 +183,20 @@ class AnswerTests(DispatcherTestCase):
                 "[ws] executing command: it",
                 "[ws] command result: it: ok (0.000 s)",
                 "[ws] executing command: it",
-                "[ws] command result: it: no\N{REPLACEMENT CHARACTER}[ws] fake (0.000 s)",
+                "[ws] command result: it: no?[ws] fake (0.000 s)",
             ],
+        )
+
+    def test_the_log_tells_what_a_health_check_came_to(self) -> None:
+        """That it could be made is not that all is well."""
+        checks = [HealthCheck("disk", "fail", "full")]
+        registry = CommandRegistry([RunHealthCheck(lambda: succeed(checks))])
+        dispatcher = CommandDispatcher(self.clock, registry)
+        with capturedLogs() as events:
+            self.successResultOf(dispatcher.submit("run_health_check", {}, "n"))
+        self.assertEqual(
+            formatEvent(events[-1]),
+            "[ws] command result: run_health_check: health_degraded (0.000 s)",
         )
 
 

@@ -128,6 +128,18 @@ class OutputTests(RunnerTestCase):
         ended = await self.run_program("head", "-c", "65536", "/dev/zero")
         self.assertEqual((len(ended.output), ended.truncated_bytes), (65_536, 0))
 
+    async def test_bytes_that_are_not_utf_8_take_no_more_of_a_message(self) -> None:
+        """The limit is that of the text: each bad byte takes three there."""
+        ended = await self.run_script(r"head -c 65536 /dev/zero | tr '\0' '\377'")
+        text, note, _ = ended.output.partition("\n[43691 more bytes were cut]")
+        self.assertEqual((text, ended.truncated_bytes), ("\ufffd" * 21_845, 43_691))
+        self.assertTrue(note)
+        ended = await self.run_script(
+            r"head -c 65533 /dev/zero; printf '\377'; head -c 99999 /dev/zero"
+        )
+        self.assertEqual(ended.truncated_bytes, 99_999)
+        self.assertTrue(ended.output.startswith("\0" * 65_533 + "\ufffd\n[99999 more"))
+
     async def test_a_character_on_the_limit_is_left_out_whole(self) -> None:
         ended = await self.run_script(r"head -c 65535 /dev/zero; printf '\303\251'; echo end")
         self.assertEqual(ended.truncated_bytes, 5)
