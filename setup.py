@@ -51,7 +51,10 @@ setup(
         "dev": [
             "coverage>=7.6",
             "cryptography>=44",  # makes the certificates the tests are refused for
+            "flask>=3.0",  # moto's server needs no more than these two of what its extra brings
+            "flask-cors>=5.0",
             "hypothesis>=6.120",
+            "moto[s3]>=5.0",  # the S3 that the archive is tested against
             "mypy>=1.14",
             "mypy-zope>=1.0.9",
             "pip>=22.3",  # the tests install what they build
