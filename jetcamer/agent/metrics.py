@@ -37,6 +37,7 @@ class MetricsSampler:
     :param extended: more than the three members that every agent sends.
     :param psutil: the module, or a stand-in for it.
     :param boot_clock: seconds since the machine was started.
+    :param logs: the counts of the log lines; an extended sample has them as ``logs``.
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class MetricsSampler:
         *,
         sys_root: str = "/sys",
         boot_clock: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+        logs: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         self._clock = clock
         self._extended = extended
         self._psutil = psutil
         self._boot_clock = boot_clock
+        self._logs = logs
         self._failing: set[str] = set()
         #: How often each reading has failed.
         self.failures: Counter[str] = Counter()
@@ -82,6 +85,7 @@ class MetricsSampler:
                 ("disks", self._disk_rates),
                 ("uptimeSeconds", lambda: {"uptimeSeconds": int(self._boot_clock())}),
                 ("processCount", self._processes),
+                ("logs", self._log_lines),
             )
         for name, reading in readings:
             found.update(self._try(name, reading))
@@ -105,6 +109,10 @@ class MetricsSampler:
             self._failing.discard(name)
             log.info("metrics: {name} can be read again", name=name)
         return found or {}
+
+    def _log_lines(self) -> dict[str, Any] | None:
+        counts = self._logs()
+        return {"logs": counts} if counts else None
 
     def _memory(self) -> dict[str, Any]:
         memory = self._psutil.virtual_memory()

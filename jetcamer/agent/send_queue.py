@@ -41,6 +41,8 @@ class Outgoing(msgspec.Struct, frozen=True):
     ts: int | None
     #: The log line for when it has been sent.
     words: str
+    #: Told once what became of it: written, or dropped.
+    told: Callable[[bool], None] | None = None
 
 
 class Counters:
@@ -92,6 +94,16 @@ class SendQueue:
         """Bytes that wait now."""
         return self._outbox.size
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a session to send with."""
+        return self._outbox.is_open
+
+    @property
+    def flowing(self) -> bool:
+        """Whether what is put now is written now."""
+        return self._outbox.flowing
+
     def metrics(self, payload: Mapping[str, Any], ts: int, words: str) -> None:
         self._put(Outgoing("metrics", canonical(dict(payload)), ts, words), Keep.LIVE)
 
@@ -99,12 +111,25 @@ class SendQueue:
         payload = canonical({"status": "alive"})
         self._put(Outgoing("heartbeat", payload, ts, "[ws] heartbeat sent"), Keep.LIVE)
 
-    def log_message(self, level: str, message: str, source: str | None) -> bool:
-        """False when it is too long or there is no room for it, which is counted."""
+    def log_message(
+        self,
+        level: str,
+        message: str,
+        source: str | None,
+        event: Mapping[str, Any] | None = None,
+        told: Callable[[bool], None] | None = None,
+    ) -> bool:
+        """False when it is too long or there is no room for it, which is counted.
+
+        :param event: what a parser made of the message; an addition to the protocol.
+        :param told: called once, with whether it was written.
+        """
         payload: dict[str, Any] = {"level": level, "message": message}
         if source is not None:
             payload["source"] = source
-        return self._put(Outgoing("log", canonical(payload), None, ""), Keep.QUEUED)
+        if event is not None:
+            payload["event"] = dict(event)
+        return self._put(Outgoing("log", canonical(payload), None, "", told), Keep.QUEUED)
 
     def command_result(self, payload: Mapping[str, Any]) -> None:
         """Queue a result. One that cannot be sent as it is becomes an error that says why."""
@@ -138,6 +163,8 @@ class SendQueue:
     def sent(self, outgoing: Outgoing) -> None:
         """To be called by the session once it has written a message."""
         self._counters.sent[outgoing.type] += 1
+        if outgoing.told is not None:
+            outgoing.told(True)
         if self._dropping and not self._outbox:
             log.info(
                 "[ws] the server keeps up again; {count} messages dropped", count=self._dropping
@@ -152,11 +179,15 @@ class SendQueue:
                 type=outgoing.type,
                 size=len(outgoing.payload),
             )
+            if outgoing.told is not None:
+                outgoing.told(False)
             return False
         return self._outbox.put(outgoing, len(outgoing.payload) + OVERHEAD, keep)
 
     def _dropped(self, outgoing: Outgoing) -> None:
         self._counters.dropped[outgoing.type] += 1
+        if outgoing.told is not None:
+            outgoing.told(False)
         if self._closing:
             return  # it was of that moment, and the moment is over
         self._dropping += 1

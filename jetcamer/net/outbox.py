@@ -67,6 +67,16 @@ class Outbox(Generic[T]):
         """Bytes that wait now."""
         return sum(self._sizes.values())
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a connection is there."""
+        return self._write is not None
+
+    @property
+    def flowing(self) -> bool:
+        """Whether what is put now is written now."""
+        return self.is_open and not self._paused and not len(self)
+
     def __len__(self) -> int:
         return sum(len(queue) for queue in self._queues.values())
 

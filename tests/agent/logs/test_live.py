@@ -1,0 +1,244 @@
+"""Lines to the link: their order, their rate, and the count of those that were not sent."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from jetcamer.agent.logs.ledger import Ledger
+from jetcamer.agent.logs.lines import MAX_LINE
+from jetcamer.agent.logs.live import MAX_WAITING, MAX_WAITING_BYTES, SAY_INTERVAL, Live
+from jetcamer.agent.logs.stream import Source, Stream
+from jetcamer.agent.send_queue import Counters, Outgoing, SendQueue
+
+
+class LiveCase(SynchronousTestCase):
+    rate = 200
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.counters = Counters()
+        self.queue = SendQueue(self.counters)
+        self.written: list[Mapping[str, Any]] = []
+        self.changes = 0
+        self.live = Live(
+            self.clock,
+            self.queue,
+            rate=self.rate,
+            parser_for=self.parser_for,
+            changed=self.changed,
+        )
+        self.addCleanup(self.check_over)
+
+    def check_over(self) -> None:
+        self.live.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def changed(self) -> None:
+        self.changes += 1
+
+    def parser_for(self, path: str) -> Callable[[str], Mapping[str, Any] | None]:
+        return lambda line: {"path": line} if line.startswith("GET") else None
+
+    def stream(self, name: str = "access.log") -> Stream:
+        path = f"{self.mktemp()}.{name}"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        self.addCleanup(os.close, fd)
+        return Stream(
+            f"id-{name}", path, Source(fd, head=b""), Ledger(), device=1, inode=os.fstat(fd).st_ino
+        )
+
+    def write(self, stream: Stream, *lines: str) -> None:
+        os.write(stream.source.fd, "".join(f"{line}\n" for line in lines).encode())
+        stream.end = stream.source.size()
+        self.live.more(stream)
+        while stream.live.position < stream.end:
+            self.clock.advance(0)
+
+    def open(self) -> None:
+        def write(outgoing: Outgoing) -> None:
+            self.written.append(json.loads(outgoing.payload))
+            self.queue.sent(outgoing)
+
+        self.queue.open(write)
+        self.live.link_changed()
+
+    def messages(self) -> list[str]:
+        return [payload["message"] for payload in self.written]
+
+    def assert_ledger(self, stream: Stream, *, sent: int, suppressed: int) -> None:
+        self.assertEqual((stream.ledger.sent, stream.ledger.suppressed), (sent, suppressed))
+
+
+class LiveTests(LiveCase):
+    def test_a_line_is_sent_as_it_is_written(self) -> None:
+        self.open()
+        stream = self.stream()
+        self.write(stream, "GET /a", "hallo wörld")
+        self.assertEqual(
+            self.written,
+            [
+                {
+                    "level": "info",
+                    "message": "GET /a",
+                    "source": stream.path,
+                    "event": {"path": "GET /a"},
+                },
+                {"level": "info", "message": "hallo wörld", "source": stream.path},
+            ],
+        )
+        self.assertTrue(stream.settled)
+        self.assert_ledger(stream, sent=2, suppressed=0)
+        self.assertGreater(self.changes, 0)
+
+    def test_a_partial_line_waits_for_its_end(self) -> None:
+        self.open()
+        stream = self.stream()
+        os.write(stream.source.fd, b"one\ntw")
+        stream.end = 6
+        self.live.more(stream)
+        self.assertEqual(self.messages(), ["one"])
+        self.assertEqual(stream.live_settled, 4)
+        self.write(stream, "o")
+        self.assertEqual(self.messages(), ["one", "two"])
+
+    def test_a_complete_stream_gives_its_last_line_without_its_end(self) -> None:
+        self.open()
+        stream = self.stream()
+        os.write(stream.source.fd, b"one\r\ntwo")
+        stream.end, stream.complete = 8, True
+        self.live.more(stream)
+        self.assertEqual(self.messages(), ["one", "two"])
+        self.assertTrue(stream.settled)
+
+    def test_no_more_than_the_rate_is_sent_and_none_is_lost_to_it(self) -> None:
+        self.open()
+        stream = self.stream()
+        self.write(stream, *map(str, range(500)))
+        self.assertEqual(len(self.written), 200)
+        for seconds, sent in ((0.25, 250), (0.25, 300), (0.5, 400), (1, 500)):
+            for _ in range(int(seconds / 0.25)):
+                self.clock.advance(0.25)
+            self.assertEqual(len(self.written), sent)
+        self.assertEqual(self.messages(), [str(n) for n in range(500)])
+        self.assert_ledger(stream, sent=500, suppressed=0)
+
+    def test_of_too_many_lines_the_newest_are_sent_and_the_rest_is_said_once_a_minute(
+        self,
+    ) -> None:
+        self.open()
+        stream = self.stream()
+        self.write(stream, *map(str, range(6213)))
+        self.clock.pump([0.25] * 20)
+        self.assertEqual(self.messages(), [str(n) for n in range(5213, 6213)])
+        self.assert_ledger(stream, sent=1000, suppressed=5213)
+        self.clock.advance(SAY_INTERVAL)
+        self.assertEqual(
+            self.written[1000:],
+            [{"level": "info", "message": "… and 5,213 lines more", "source": stream.path}],
+        )
+        self.clock.advance(SAY_INTERVAL)
+        self.assertEqual(len(self.written), 1001)
+
+    def test_while_the_link_is_down_the_last_thousand_lines_wait(self) -> None:
+        stream = self.stream()
+        for first in range(0, 2500, 100):
+            self.write(stream, *map(str, range(first, first + 100)))
+        self.assertEqual(self.live.waiting, MAX_WAITING)
+        self.assert_ledger(stream, sent=0, suppressed=1500)
+        self.assertEqual(self.queue.size, 0)
+        self.clock.advance(SAY_INTERVAL)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.open()
+        self.clock.pump([0.25] * 20)
+        self.assertEqual(self.messages(), [str(n) for n in range(1500, 2500)])
+        self.clock.advance(SAY_INTERVAL)
+        self.assertEqual(self.messages()[1000:], ["… and 1,500 lines more"])
+
+    def test_bytes_that_wait_are_bounded_too(self) -> None:
+        stream = self.stream()
+        for n in range(40):
+            self.write(stream, f"{n}:" + "x" * (MAX_LINE - 10))
+        self.assertLessEqual(self.live._waiting_bytes, MAX_WAITING_BYTES)
+        self.assertEqual(self.live.waiting, 16)
+        self.assert_ledger(stream, sent=0, suppressed=24)
+
+    def test_what_waits_is_read_again_after_a_restart(self) -> None:
+        stream = self.stream()
+        self.write(stream, "one", "two")
+        self.assertEqual(stream.state().live, 0)
+        self.open()
+        self.assertEqual(stream.state().live, stream.end)
+
+    def test_an_overlong_line_is_cut_and_says_so(self) -> None:
+        self.open()
+        stream = self.stream()
+        self.write(stream, "y" * 300_000, "next")
+        first, second = self.messages()
+        self.assertEqual(first, "y" * MAX_LINE + "… [line cut: 300001 bytes]")
+        self.assertEqual(second, "next")
+        self.assert_ledger(stream, sent=2, suppressed=0)
+
+    def test_a_server_that_does_not_take_them_makes_them_wait(self) -> None:
+        self.open()
+        stream = self.stream()
+        self.queue.producer.pauseProducing()
+        self.write(stream, *map(str, range(1200)))
+        self.assert_ledger(stream, sent=0, suppressed=200)
+        self.assertEqual(self.queue.size, 0)
+        self.queue.producer.resumeProducing()
+        self.clock.pump([0.25] * 20)
+        self.assertEqual(self.messages(), [str(n) for n in range(200, 1200)])
+
+    def test_a_line_that_was_handed_over_but_not_written_is_not_settled(self) -> None:
+        stream = self.stream()
+        held: list[Outgoing] = []
+
+        def write(outgoing: Outgoing) -> None:
+            held.append(outgoing)
+            self.queue.producer.pauseProducing()
+
+        self.queue.open(write)
+        self.write(stream, "one", "two")
+        self.assertEqual((len(held), stream.live_settled), (1, 0))
+        self.queue.close()
+        self.queue.sent(held[0])
+        self.assertEqual(stream.live_settled, 4)
+        self.assert_ledger(stream, sent=1, suppressed=0)
+
+    def test_several_files_share_the_rate_and_keep_their_own_ledgers(self) -> None:
+        self.open()
+        one, two = self.stream("one"), self.stream("two")
+        self.write(one, *["a"] * 150)
+        self.write(two, *["b"] * 150)
+        self.assertEqual((one.ledger.sent, two.ledger.sent), (150, 50))
+        self.clock.pump([0.25] * 4)
+        self.assertEqual((one.ledger.sent, two.ledger.sent), (150, 150))
+        self.assertTrue(one.settled and two.settled)
+
+    def test_a_file_that_is_closed_still_has_its_lines_sent(self) -> None:
+        stream = self.stream()
+        self.write(stream, "last words")
+        self.live.closed(stream)
+        self.open()
+        self.assertEqual(self.messages(), ["last words"])
+        self.assertTrue(stream.settled)
+
+
+class NoLinesTests(LiveCase):
+    rate = 0
+
+    def test_none_is_sent_and_all_are_counted(self) -> None:
+        self.open()
+        stream = self.stream()
+        self.write(stream, "one", "two")
+        self.assertEqual(self.written, [])
+        self.assertTrue(stream.settled)
+        self.assert_ledger(stream, sent=0, suppressed=2)
+        self.clock.advance(SAY_INTERVAL)
+        self.assertEqual(self.messages(), ["… and 2 lines more"])
