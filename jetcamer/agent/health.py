@@ -16,6 +16,8 @@ import msgspec
 import psutil
 from twisted.logger import Logger
 
+from jetcamer.agent.logs.discovery import DEFAULT_LOG_PATHS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -32,13 +34,6 @@ CLOCK_FAIL = 300.0
 #: Percent of space, of inodes and of memory that is left.
 LEFT_WARN = 10.0
 LEFT_FAIL = 3.0
-
-#: Where access logs are looked for when the configuration names none.
-DEFAULT_LOG_PATHS = (
-    "/var/log/apache2/*access*.log",
-    "/var/log/httpd/*access*.log",
-    "/var/log/nginx/*access*.log",
-)
 
 
 class HealthCheck(msgspec.Struct, frozen=True):

@@ -84,6 +84,7 @@ class Live:
         self._queue = queue
         self._rate = rate
         self._parser_for = parser_for
+        self._stopped = False
         self._parsers: dict[str, Parser] = {}
         self._changed = changed
         self._waiting: deque[_Line] = deque()
@@ -107,6 +108,8 @@ class Live:
         self.more(stream)
 
     def more(self, stream: Stream) -> None:
+        if self._stopped:
+            return
         self._reading[stream.id] = stream
         if self._read_call is None:
             self._read()
@@ -126,13 +129,14 @@ class Live:
         self._arrange_to_say()
 
     def stop(self) -> None:
+        """What was not sent, and what is still written, is read again after a restart."""
+        self._stopped = True
         for call in (self._read_call, self._send_call, self._say_call):
             if call is not None and call.active():
                 call.cancel()
         self._read_call = self._send_call = self._say_call = None
         self._reading.clear()
-        self._rate = 0
-        self._waiting.clear()  # they are read again after a restart
+        self._waiting.clear()
 
     @property
     def waiting(self) -> int:
@@ -269,7 +273,7 @@ class Live:
         self._arrange_to_say()
 
     def _arrange_to_say(self) -> None:
-        if self._unsaid and self._say_call is None:
+        if self._unsaid and self._say_call is None and not self._stopped:
             self._say_call = self._clock.callLater(SAY_INTERVAL, self._say)
 
     def _say(self) -> None:

@@ -221,6 +221,16 @@ class LiveTests(LiveCase):
         self.assertEqual((one.ledger.sent, two.ledger.sent), (150, 150))
         self.assertTrue(one.settled and two.settled)
 
+    def test_what_is_written_once_it_is_stopped_is_left_for_the_next_start(self) -> None:
+        stream = self.stream()
+        self.write(stream, "one")
+        self.live.stop()
+        os.write(stream.source.fd, b"two\n")
+        stream.end = stream.source.size()
+        self.live.more(stream)
+        self.assertEqual((stream.live.position, stream.state().live), (4, 0))
+        self.assert_ledger(stream, sent=0, suppressed=0)
+
     def test_a_file_that_is_closed_still_has_its_lines_sent(self) -> None:
         stream = self.stream()
         self.write(stream, "last words")
