@@ -30,6 +30,7 @@ unit: $(INSTALLED)
 bench: $(INSTALLED) node-peers
 	$(BIN)/python benchmarks/protocol.py
 	$(BIN)/python benchmarks/agent_footprint.py
+	$(BIN)/python benchmarks/log_tail.py
 
 # Programs the tests talk to. Where they are missing and we may install them, we do.
 tools:
@@ -45,7 +46,7 @@ $(NODE_PEERS): tests/support/node/package.json
 $(INSTALLED): setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,s3]'
 	@touch $@
 
 clean:

@@ -15,6 +15,9 @@ need wget wget
 need jq jq
 need shellcheck shellcheck
 need git git
+need logrotate logrotate
+need nginx nginx-light
+need wrk wrk
 
 [ -n "$missing" ] || exit 0
 if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then

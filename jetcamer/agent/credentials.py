@@ -71,6 +71,15 @@ class LinkCredentials(msgspec.Struct, frozen=True):
         )
 
 
+class AwsAccess(msgspec.Struct, frozen=True):
+    """What requests to AWS are signed with: `stored` ones, or what `kind` (the status endpoint's
+    ``credentialsType``) says and the AWS libraries find themselves."""
+
+    kind: str
+    stored: StoredCredentials | None
+    region: str | None
+
+
 class CredentialFinder:
     """Looks in every place, in order. ``last`` is what the last look found, None before one."""
 
@@ -129,6 +138,26 @@ class CredentialFinder:
             return "ec2-instance-role"
         return "not-detected"
 
+    async def look_for_aws(self) -> AwsAccess | None:
+        """Whose credentials S3 is asked with; None where there are none. Asks the metadata
+        service for the instance's role where nothing else is found."""
+        kind = self.credentials_type()
+        wanted = set()
+        if kind == "not-detected" or self._metadata.known.iam_role is not None:
+            wanted.add("iam_role")
+        if wanted and self.aws_region is None:
+            wanted.add("region")
+        if wanted:
+            await self._metadata.look(wanted)
+            kind = self.credentials_type()
+        if kind == "not-detected":
+            return None
+        return AwsAccess(kind, self._store.load(), self.aws_region)
+
+    @property
+    def aws_region(self) -> str | None:
+        return self._region() or self._metadata.known.region
+
     def _found(self, config: AgentConfig) -> LinkCredentials:
         known = self._metadata.known
         url = config.ws_api_url
@@ -145,7 +174,7 @@ class CredentialFinder:
             url=url,
             secret=secret,
             secret_source=secret_source,
-            region=self._region() or known.region,
+            region=self.aws_region,
         )
 
     def _secret(self, config: AgentConfig) -> tuple[str | None, SecretSource | None]:

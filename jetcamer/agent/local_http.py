@@ -1,4 +1,5 @@
-"""The agent's local HTTP interface (docs/protocol.md, Local HTTP): health, status, credentials.
+"""The agent's local HTTP interface (docs/protocol.md, Local HTTP): health, status, credentials;
+what is about S3 is in `jetcamer.agent.s3_http`.
 
 In: requests from this machine, or with a token from elsewhere. Out: JSON, and ``ok`` for
 ``/health``. A secret comes in here and must never go out again: not in an answer, not in a log
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from twisted.web.http import Request
 
     from jetcamer.agent.credential_store import CredentialStore
+    from jetcamer.agent.logs.s3_validate import S3Question
     from jetcamer.net.http import Answer, Guard, Routes
     from jetcamer.net.http_site import JSONSite, Limits
 
@@ -46,7 +48,7 @@ NO_REGION = "AWS_REGION was not given: the configured or the instance's own regi
 
 
 class AgentView(Protocol):
-    """What the interface shows of the agent, and the one thing it can change."""
+    """What the interface shows of the agent, and the two things it can give it."""
 
     @property
     def version(self) -> str: ...
@@ -62,6 +64,17 @@ class AgentView(Protocol):
 
     def credentials_changed(self) -> Deferred[bool]:
         """Look at the credentials at once; True when that started the link."""
+
+    def s3_question(self) -> S3Question:
+        """How the agent archives now, and how that goes."""
+
+    def upload_batch(self, body: bytes, count: int) -> Deferred[int]:
+        """Archive `count` events, NDJSON; fires with the number uploaded when S3 has them.
+
+        Raises, or fails with, `ArchiveOff` or `SpoolFull` of
+        `jetcamer.agent.logs.archive_errors`. Until it does the events are safe on disk; it is
+        not cancelled when nobody waits any longer.
+        """
 
 
 class ListenError(Exception):
@@ -154,10 +167,15 @@ class LocalHTTP(Service):
 
 
 def local_routes(clock: Any, view: AgentView, guard: Guard) -> Routes:
-    """Every route of the local interface, for the agent behind `view`."""
+    """Every route of the local interface, for the agent behind `view`.
+
+    :param clock: the reactor; only ``/internal/s3-validate`` needs more of it than its time
+    """
+    from jetcamer.agent.s3_http import S3Handlers
     from jetcamer.net.http import Routes
 
     handlers = _Handlers(clock, view)
+    s3 = S3Handlers(clock, view)
     return Routes(
         guard,
         {
@@ -170,8 +188,8 @@ def local_routes(clock: Any, view: AgentView, guard: Guard) -> Routes:
                 "POST": handlers.set_aws_config,
                 "DELETE": handlers.forget_aws_config,
             },
-            "/internal/s3-validate": {"GET": handlers.not_here},
-            "/internal/batch": {"POST": handlers.not_here},
+            "/internal/s3-validate": {"GET": s3.s3_validate},
+            "/internal/batch": {"POST": s3.batch},
         },
     )
 
@@ -219,9 +237,6 @@ class _Handlers:
 
     def ws_status(self, request: Request) -> object:
         return self._view.ws_status()
-
-    def not_here(self, request: Request) -> object:
-        raise _refusal(501, "not available in this version of the agent")
 
     async def set_aws_config(self, request: Request) -> object:
         from jetcamer.net.http import read_json

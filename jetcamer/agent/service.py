@@ -26,11 +26,17 @@ from jetcamer.agent.commands import (
 )
 from jetcamer.agent.config import AgentConfig, ConfigSource
 from jetcamer.agent.credential_store import FILE_NAME, LEGACY_PATH, CredentialStore
-from jetcamer.agent.credentials import CredentialFinder, CredentialWatcher, LinkCredentials
+from jetcamer.agent.credentials import (
+    AwsAccess,
+    CredentialFinder,
+    CredentialWatcher,
+    LinkCredentials,
+)
 from jetcamer.agent.ec2 import MetadataClient
 from jetcamer.agent.link import AgentLink
 from jetcamer.agent.link_machine import SessionMaker
 from jetcamer.agent.local_http import ListenError, LocalHTTP
+from jetcamer.agent.logs.shipping import LogShipping
 from jetcamer.agent.machine import read_machine_id
 from jetcamer.agent.metrics import MetricsSampler
 from jetcamer.agent.reconnect import ReconnectPolicy
@@ -46,6 +52,7 @@ from jetcamer.protocol.signing import SigningKey
 
 if TYPE_CHECKING:
     from jetcamer.agent.health import HealthCheck
+    from jetcamer.agent.logs.s3_validate import S3Question
 
 log = Logger()
 
@@ -86,7 +93,6 @@ class Agent(DaemonService):
         self.dispatcher = CommandDispatcher(
             reactor, self.registry, timeout=config.command_timeout_seconds
         )
-        self._sampler = MetricsSampler(reactor, extended=config.metrics_extended)
         self._guard = ReplayGuard()
         self._settings = SessionSettings(
             hostname=hostname,
@@ -103,7 +109,25 @@ class Agent(DaemonService):
             make_session=self._make_session,
             policy=ReconnectPolicy(config.ws_reconnect_jitter),
         )
-        self.link.on_change(self._tell_manager)
+        self.link.on_change(self._link_changed)
+        self.logs = LogShipping(
+            reactor,
+            config,
+            queue=self.link.queue,
+            say=self.link.send_log,
+            finder=self.finder,
+            environ=environ,
+            machine_id=self.machine_id,
+            metadata=lambda: {
+                "site-id": config.site_id,
+                "env": config.env,
+                "instance-id": self.finder.last.agent_id if self.finder.last else hostname,
+            },
+            now=time.time,
+        )
+        self._sampler = MetricsSampler(
+            reactor, extended=config.metrics_extended, logs=self.logs.totals
+        )
         self.watcher = CredentialWatcher(
             reactor, config.credential_poll_seconds, self.finder, self.link.set_credentials
         )
@@ -121,7 +145,8 @@ class Agent(DaemonService):
             from jetcamer.agent.own_logs import OwnLogForwarder
 
             self._forwarder = OwnLogForwarder(self.link.send_log, reactor.seconds)
-        for part in (WatchdogService(self._notifier, reactor), self.local_http, self.link):
+        watchdog = WatchdogService(self._notifier, reactor)
+        for part in (watchdog, self.local_http, self.link, self.logs):
             part.setServiceParent(self)
 
     def _make_registry(self) -> CommandRegistry:
@@ -185,12 +210,35 @@ class Agent(DaemonService):
             **self.link.status(),
             "version": __version__,
             "metricsFailures": dict(self._sampler.failures),
+            "logs": self.logs.status(),
         }
 
     def machine_id(self) -> str:
         return read_machine_id()
 
+    def upload_batch(self, body: bytes, count: int) -> Deferred[int]:
+        return self.logs.upload_batch(body, count)
+
+    def s3_question(self) -> S3Question:
+        from jetcamer.agent.logs.s3_validate import S3Question
+
+        try:
+            machine_id = self.machine_id()
+        except OSError:
+            machine_id = None
+        kind = self.finder.credentials_type()
+        access = AwsAccess(kind, self.store.load(), self.finder.aws_region)
+        return S3Question(
+            access=self.logs.access(access),
+            machine_id=machine_id,
+            credentials_type=kind,
+            environ=self._environ,
+            last_error=self.logs.last_error,
+            uploads_work=self.logs.uploads_work,
+        )
+
     async def _look_again(self) -> bool:
+        self.logs.look_now()
         await self.watcher.look_now()
         return self.link.state not in ("waiting", "stopped")
 
@@ -220,7 +268,8 @@ class Agent(DaemonService):
             )
         )
 
-    def _tell_manager(self) -> None:
+    def _link_changed(self) -> None:
+        self.logs.link_changed()
         self._notifier.status(f"{self.link.state}: {self.link.describe()}")
 
     def privilegedStartService(self) -> None:
@@ -235,10 +284,10 @@ class Agent(DaemonService):
         super().privilegedStartService()
 
     def startService(self) -> None:
-        for warning in self._source.warnings:
-            log.warn("{words}", words=warning)
         if self._forwarder is not None:
             globalLogPublisher.addObserver(self._forwarder)
+        for warning in self._source.warnings:
+            log.warn("{words}", words=warning)
         self.dispatcher.start()
         super().startService()
         log.info("[http] listening on {host}:{port}", host=self._host, port=self.local_http.port)

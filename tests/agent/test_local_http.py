@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import socket
@@ -13,11 +14,13 @@ from typing import Any
 
 from treq.testing import StubTreq
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.task import Clock
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs, eventAsText
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from jetcamer.agent import s3_http
 from jetcamer.agent.credential_store import CredentialStore, StoredCredentials
 from jetcamer.agent.local_http import (
     CHANGE_SECONDS,
@@ -27,8 +30,15 @@ from jetcamer.agent.local_http import (
     local_routes,
     parse_aws_config,
 )
+from jetcamer.agent.logs.archive_errors import ArchiveOff, SpoolFull
+from jetcamer.agent.logs.s3_client import S3Access
+from jetcamer.agent.logs.s3_validate import S3Check, S3Question
+from jetcamer.agent.s3_http import BATCH_SECONDS
 from jetcamer.net.http import Guard
+from tests.support.aws import aws_environ
+from tests.support.moto_server import shared_moto
 from tests.support.raw_http import RawClient, Response, parse_responses, request
+from tests.support.s3_proxy import S3Proxy
 from tests.support.tools import ROOT
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -48,6 +58,9 @@ class FakeAgent:
         self.look: Callable[[], Deferred[bool]] = lambda: succeed(True)
         self.status: Mapping[str, object] = {"started": True, "apiURL": "wss://hub/agent"}
         self.id: str | OSError = "0123456789abcdef"
+        self.question: S3Question | None = None
+        self.batches: list[tuple[bytes, int]] = []
+        self.upload: Callable[[], Deferred[int]] = lambda: succeed(self.batches[-1][1])
 
     def ws_status(self) -> Mapping[str, object]:
         return self.status
@@ -61,8 +74,25 @@ class FakeAgent:
         self.looks += 1
         return self.look()
 
+    def s3_question(self) -> S3Question:
+        assert self.question is not None
+        return self.question
 
-class RoutesTests(SynchronousTestCase):
+    def upload_batch(self, body: bytes, count: int) -> Deferred[int]:
+        self.batches.append((body, count))
+        return self.upload()
+
+
+def s3_question(bucket: str = "logs", endpoint: str | None = None) -> S3Question:
+    return S3Question(
+        access=S3Access(bucket, None, endpoint, StoredCredentials("AKIAEXAMPLE", SECRET, None)),
+        machine_id="0123456789abcdef",
+        credentials_type="stored-credentials",
+        environ=aws_environ(),
+    )
+
+
+class RoutesCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.agent = FakeAgent(self.mktemp())
@@ -87,6 +117,8 @@ class RoutesTests(SynchronousTestCase):
         self.assertEqual(kind, ["application/json"])
         return response.code, json.loads(text)
 
+
+class RoutesTests(RoutesCase):
     def test_health_and_version(self) -> None:
         self.assertEqual(self.ask("GET", "/health"), (200, "ok"))
         self.assertEqual(self.ask("GET", "/version"), (200, {"version": "5.0.0"}))
@@ -100,11 +132,6 @@ class RoutesTests(SynchronousTestCase):
 
     def test_ws_status(self) -> None:
         self.assertEqual(self.ask("GET", "/internal/ws-status"), (200, self.agent.status))
-
-    def test_what_a_later_version_brings(self) -> None:
-        answer = (501, {"error": "not available in this version of the agent"})
-        self.assertEqual(self.ask("GET", "/internal/s3-validate"), answer)
-        self.assertEqual(self.ask("POST", "/internal/batch", [{}]), answer)
 
     def test_wrong_methods(self) -> None:
         for method, path in (
@@ -273,6 +300,128 @@ class RoutesTests(SynchronousTestCase):
             self.assertEqual((code, answer.get("websocket")), (200, None))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
         self.assertIsNotNone(self.agent.store.load())
+
+
+class BatchTests(RoutesCase):
+    PATH = "/internal/batch"
+
+    def lines(self) -> list[Any]:
+        ((body, count),) = self.agent.batches
+        self.assertTrue(body.endswith(b"\n"))
+        lines = [json.loads(line) for line in body.splitlines()]
+        self.assertEqual(len(lines), count)
+        return lines
+
+    def test_both_shapes(self) -> None:
+        events = [{"path": "/é\n", "status": 200}, {}, {"env": "test", "siteId": None}]
+        common = {"env": "prod", "instanceId": "i-1", "siteId": "default"}
+        answer = self.ask("POST", self.PATH, {**common, "events": events, "other": [1]})
+        self.assertEqual(answer, (200, {"status": "ok", "uploaded": 3}))
+        self.assertEqual(
+            self.lines(),
+            [{**common, **events[0]}, common, {**common, "env": "test", "siteId": None}],
+        )
+        self.agent.batches.clear()
+        self.assertEqual(
+            self.ask("POST", self.PATH, events), (200, {"status": "ok", "uploaded": 3})
+        )
+        self.assertEqual(self.lines(), events)
+        self.agent.batches.clear()
+        self.ask("POST", self.PATH, {"env": None, "siteId": "s", "events": [{"n": 1e300}]})
+        self.assertEqual(self.lines(), [{"siteId": "s", "n": 1e300}])
+
+    def test_no_events(self) -> None:
+        for body in ([], {"events": []}, {"env": "prod", "events": []}):
+            answer = self.ask("POST", self.PATH, body)
+            self.assertEqual(answer, (200, {"status": "ok", "message": "no events to upload"}))
+        self.assertEqual(self.agent.batches, [])
+
+    def test_what_is_no_batch(self) -> None:
+        shape = "events must be an array of objects"
+        for body, words in (
+            (b"", "invalid JSON payload"),
+            (b"[{]", "invalid JSON payload"),
+            (b'[{"a": NaN}]', "invalid JSON payload"),
+            (b'[{"a": 1, "a": 2}]', "invalid JSON payload"),
+            (b"[" * 60_000, "invalid JSON payload"),
+            (b'[{"a": 1e400}]', "an event holds a number that is too large"),
+            (b"5", shape),
+            ({}, shape),
+            ({"events": None}, shape),
+            ({"events": {"0": {}}}, shape),
+            ([{}, []], "events[1] must be an object"),
+            ({"events": [{}, {}, None]}, "events[2] must be an object"),
+            ({"env": 5, "events": [{}]}, "env must be a string"),
+            ({"instanceId": ["i"], "events": [{}]}, "instanceId must be a string"),
+            ({"siteId": {}, "events": []}, "siteId must be a string"),
+        ):
+            with self.subTest(body=body):
+                self.assertEqual(self.ask("POST", self.PATH, body), (400, {"error": words}))
+        self.assertEqual(self.agent.batches, [])
+
+    def test_half_of_a_surrogate_pair_stays_what_it_was(self) -> None:
+        self.ask("POST", self.PATH, b'[{"a": "\\ud800"}]')
+        self.assertEqual(self.agent.batches, [(b'{"a":"\\ud800"}\n', 1)])
+
+    def test_an_upload_that_takes_its_time_is_queued(self) -> None:
+        cancelled: list[object] = []
+        for end in (2, Failure(SpoolFull("full"))):
+            upload: Deferred[int] = Deferred(cancelled.append)
+            self.agent.upload = lambda waiting=upload: waiting
+            asking = self.client.post(f"http://localhost{self.PATH}", json=[{}, {}])
+            self.clock.advance(BATCH_SECONDS - 0.1)
+            self.client.flush()
+            self.assertNoResult(asking)
+            self.clock.advance(0.1)
+            self.client.flush()
+            response = self.successResultOf(asking)
+            self.assertEqual(response.code, 200)
+            self.assertEqual(
+                self.successResultOf(self.client.json_content(response)),
+                {
+                    "status": "ok",
+                    "uploaded": 0,
+                    "queued": 2,
+                    "message": "stored on disk, uploaded when S3 takes it",
+                },
+            )
+            upload.callback(end)
+        self.assertEqual(cancelled, [])
+
+    def test_an_archive_that_does_not_take_it(self) -> None:
+        def off() -> Deferred[int]:
+            raise ArchiveOff("no botocore: pip install")
+
+        for upload, answer in (
+            (off, (503, {"error": "no botocore: pip install"})),
+            (lambda: fail(ArchiveOff("off")), (503, {"error": "off"})),
+            (lambda: fail(SpoolFull("268 MB wait")), (500, {"error": "268 MB wait"})),
+            (lambda: fail(ZeroDivisionError()), (500, {"error": "internal error"})),
+        ):
+            self.agent.upload = upload
+            self.assertEqual(self.ask("POST", self.PATH, [{}]), answer)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class WithoutBotocoreTests(RoutesCase):
+    def test_says_what_to_do(self) -> None:
+        self.patch(importlib.util, "find_spec", lambda name: None)
+        self.patch(sys, "executable", "/opt/my venv/bin/python")
+        self.agent.question = s3_question()
+        code, answer = self.ask("GET", "/internal/s3-validate")
+        self.assertEqual(code, 503)
+        words = "botocore is not installed: '/opt/my venv/bin/python' -m pip install 'jetcamer[s3]'"
+        self.assertEqual(
+            answer,
+            {
+                "valid": False,
+                "errors": [words],
+                "region": "us-east-1",
+                "bucketExists": False,
+                "machineId": "0123456789abcdef",
+                "credentialsType": "stored-credentials",
+            },
+        )
 
 
 class ServiceCase(TestCase):
@@ -445,6 +594,60 @@ class LocalHTTPTests(ServiceCase):
             raise self.skipTest(str(error)) from None
         self.assertGreater(service.port, 0)
         await service.stopService()
+
+
+class S3ValidateTests(ServiceCase):
+    timeout = 60
+    PATH = "/internal/s3-validate"
+
+    async def setUp(self) -> None:
+        await deferLater(reactor, 0)  # see tests.support.case
+        self.checks: list[S3Check] = []
+
+        def make_check(*args: Any) -> S3Check:
+            self.checks.append(S3Check(*args))
+            return self.checks[-1]
+
+        self.patch(s3_http, "S3Check", make_check)
+        super().setUp()
+
+    async def tearDown(self) -> None:
+        for check in self.checks:
+            await check.when_idle()
+
+    async def test_against_a_real_server(self) -> None:
+        moto = shared_moto()
+        bucket = moto.new_bucket()
+        self.agent.question = s3_question(bucket, moto.endpoint)
+        answer = {
+            "valid": True,
+            "region": "us-east-1",
+            "bucketExists": True,
+            "machineId": "0123456789abcdef",
+            "credentialsType": "stored-credentials",
+        }
+        both = [Deferred.fromCoroutine(self.ask("GET", self.PATH)) for _ in range(2)]
+        for response in await gatherResults(both):
+            self.assertEqual((response.status, response.json), (200, answer))
+
+    async def test_a_failure(self) -> None:
+        self.agent.question = s3_question(endpoint="http://s3.invalid")
+        response = await self.ask("GET", self.PATH)
+        self.assertEqual((response.status, response.json["valid"]), (503, False))
+        self.assertIn("the name s3.invalid cannot be resolved", response.json["errors"][0])
+        self.assertNotIn(SECRET.encode(), response.body)
+
+    async def test_a_check_ends_with_the_service(self) -> None:
+        proxy = S3Proxy(reactor)
+        proxy.mode = "hang"
+        self.agent.question = s3_question(endpoint=proxy.listen())
+        self.addCleanup(proxy.close)
+        client = await RawClient.connect(reactor, self.service.port)
+        client.send(request("GET", self.PATH))
+        await proxy.when_done(1)
+        await self.service.stopService()
+        await proxy.when_idle()
+        await client.until_closed()
 
 
 class TokenTests(ServiceCase):

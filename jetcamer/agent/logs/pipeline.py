@@ -1,0 +1,214 @@
+"""From the files to the takers: what there is once there is something to follow or to archive.
+
+In: the configuration, and what the last checkpoint says. Out: a tail, its takers, and a checkpoint
+that holds all their positions and counts together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+
+from jetcamer.agent.config import AgentConfig
+from jetcamer.agent.logs.checkpoint import (
+    Checkpoint,
+    CheckpointFile,
+    CheckpointWriter,
+    PathState,
+    run_here,
+)
+from jetcamer.agent.logs.ledger import Ledger, total
+from jetcamer.agent.logs.live import Live, Parser, Queue
+from jetcamer.agent.logs.spool import Spool
+from jetcamer.agent.logs.stream import Stream
+from jetcamer.agent.logs.tail import Tail, TailSettings
+from jetcamer.agent.logs.watch import Watcher
+from jetcamer.daemon.threads import run_in_thread
+
+if TYPE_CHECKING:
+    from jetcamer.agent.logs.archive import Archive
+    from jetcamer.agent.logs.uploads import Uploader
+
+#: Files that the status shows one by one.
+MAX_SHOWN = 200
+
+
+class Pipeline:
+    """
+    :param reactor: IReactorTime; with an archive, IReactorFromThreads.
+    :param looked: nothing was there when the patterns were looked for before: what is there now
+        is new, unless the checkpoint knows better.
+    :param say: tells the server: level, words, path.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        config: AgentConfig,
+        patterns: Sequence[str],
+        *,
+        queue: Queue,
+        say: Callable[[str, str, str | None], object],
+        metadata: Callable[[], Mapping[str, str]],
+        now: Callable[[], float],
+        looked: bool,
+        watcher: Watcher | None,
+        settings: TailSettings = TailSettings(),  # noqa: B008 - it is frozen
+    ) -> None:
+        self._reactor = reactor
+        self._config = config
+        self._say = say
+        self._metadata = metadata
+        self._now = now
+        self._line_parser: Any = None
+        self._file = CheckpointFile(config.state_dir)
+        restored = self._file.load()
+        if restored is None and looked:
+            restored = Checkpoint(patterns=tuple(patterns))
+        states = () if restored is None else restored.streams
+        #: Whether lines were archived before: then they are from now on, too.
+        self.archived_before = any(state.archive is not None for state in states)
+        #: By path. The tail adds and takes away.
+        self.ledgers: dict[str, Ledger] = {}
+        if restored is not None:
+            self.ledgers |= {path: state.ledger for path, state in restored.paths.items()}
+        self._checkpoint = CheckpointWriter(reactor, self._write, self._snapshot, run=self._run)
+        self._spool = Spool(os.path.join(config.state_dir, "spool"), config.spool_max_bytes)
+        self.live = Live(
+            reactor,
+            queue,
+            rate=config.log_lines_per_second,
+            parser_for=self._parser_for,
+            changed=self._checkpoint.touch,
+        )
+        self.archive: Archive | None = None
+        self._make_tail = lambda takers: Tail(
+            reactor,
+            patterns,
+            takers=takers,
+            archive=self.archive is not None,
+            ledgers=self.ledgers,
+            restored=restored,
+            changed=self._checkpoint.touch,
+            spool=self._spool,
+            watcher=watcher,
+            defaults=not config.log_paths,
+            say=say,
+            settings=settings,
+            now=now,
+        )
+        self.tail: Tail | None = None
+
+    def start(self, archive_as: str | None) -> None:
+        """:param archive_as: the machine id to archive under; None: nothing is archived."""
+        takers: list[Any] = [self.live]
+        if archive_as is not None:
+            self.archive = self._make_archive(archive_as)
+            takers.append(self.archive)
+        self.tail = self._make_tail(takers)
+        self.tail.start()
+        if self.archive is not None:
+            self.archive.start()
+
+    def add_archive(self, archive_as: str) -> None:
+        """Archive from now on."""
+        assert self.tail is not None
+        self.archive = self._make_archive(archive_as)
+        self.tail.add_archive(self.archive)
+        self.archive.start()
+
+    def use(self, uploader: Uploader | None) -> None:
+        """Upload with this from now on."""
+        if self.archive is not None and self.archive.uploader is not uploader:
+            self.archive.uploader = uploader
+
+    async def stop(self) -> None:
+        """In a second at the most, and what the disk needs."""
+        self.live.stop()
+        if self.archive is not None:
+            await self.archive.stop()
+        await self._checkpoint.stop()
+        if self.tail is not None:
+            self.tail.stop()
+
+    def totals(self) -> dict[str, int]:
+        """The ledger's sums over all paths."""
+        return total(self.ledgers.values()).as_dict()
+
+    def status(self) -> dict[str, Any]:
+        """The members of ``logs`` in ``ws-status`` but for the archive's."""
+        assert self.tail is not None
+        files = [
+            {
+                "path": stream.path,
+                "rotated": stream.rotated_at is not None,
+                "size": stream.end,
+                "live": stream.live_settled,
+                "archive": None if stream.archive is None else stream.archived,
+            }
+            for stream in self.tail.streams.values()
+        ]
+        return {
+            "files": files[:MAX_SHOWN],
+            "ledger": {
+                path: ledger.as_dict() for path, ledger in list(self.ledgers.items())[:MAX_SHOWN]
+            },
+            "totals": self.totals(),
+            "waiting": self.live.waiting,
+            "ignored": dict(list(self.tail.ignored.items())[:MAX_SHOWN]),
+            "checkpointError": self._checkpoint.last_error,
+        }
+
+    def _make_archive(self, machine_id: str) -> Archive:
+        from jetcamer.agent.logs.archive import Archive, ArchiveSettings
+
+        return Archive(
+            self._reactor,
+            now=self._now,
+            settings=ArchiveSettings(
+                max_batch=self._config.collector_max_batch_size,
+                flush_interval=self._config.collector_flush_interval_seconds,
+            ),
+            machine_id=machine_id,
+            parser_for=self._parser_for,
+            spool=self._spool,
+            ledgers=self.ledgers,
+            checkpoint=self._checkpoint,
+            metadata=self._metadata(),
+            say=self._say,
+            run=self._run,
+            check=self._check,
+        )
+
+    def _check(self, stream: Stream) -> None:
+        if self.tail is not None:
+            self.tail.check(stream)
+
+    def _parser_for(self, path: str) -> Parser:
+        if self._line_parser is None:
+            from jetcamer.agent.logs.accesslog import LineParser
+
+            self._line_parser = LineParser(self._config.log_formats)
+        parser: Parser = self._line_parser.parser_for(path)
+        return parser
+
+    def _snapshot(self) -> Checkpoint:
+        assert self.tail is not None
+        streams, paths = self.tail.state()
+        for path, ledger in self.ledgers.items():
+            if path not in paths:  # of what was POSTed
+                paths[path] = PathState(ledger=ledger)
+        return Checkpoint(patterns=self.tail.patterns, streams=streams, paths=paths)
+
+    def _write(self, data: bytes) -> None:
+        # Live lines may be sent twice after a power failure; archived ones never.
+        self._file.write(data, durable=self.archive is not None)
+
+    def _run(self, function: Callable[[], None]) -> Deferred[None]:
+        # Where nothing is archived the disk is written seldom, and threads cost memory.
+        if self.archive is None:
+            return run_here(function)
+        return run_in_thread(self._reactor, function, name="logs")
