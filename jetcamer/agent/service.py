@@ -45,6 +45,7 @@ from jetcamer.daemon.logging import DaemonService, fail_start
 from jetcamer.daemon.notify import Notifier, WatchdogService
 from jetcamer.net.endpoint import ConnectFailed, WebSocketEndpoint
 from jetcamer.net.proxy import Proxy, proxy_from_environment
+from jetcamer.net.timers import at_most
 from jetcamer.net.tls import ClientTrust
 from jetcamer.net.websocket import Disconnected, WebSocketConnection
 from jetcamer.protocol.replay import ReplayGuard
@@ -303,7 +304,7 @@ class Agent(DaemonService):
         self.watcher.stop()
         # Commands that are cut short still answer, and the link flushes what they say.
         commands = self.dispatcher.stop()
-        await self._at_most(COMMANDS_GRACE, commands)
+        await at_most(self._reactor, COMMANDS_GRACE, commands)
         await super().stopService()
         await commands
         if len(self.link.queue):
@@ -311,19 +312,6 @@ class Agent(DaemonService):
         if self._forwarder is not None:
             globalLogPublisher.removeObserver(self._forwarder)
         self._notifier.close()
-
-    def _at_most(self, seconds: float, awaited: Deferred[None]) -> Deferred[None]:
-        """Fires with `awaited`, or after `seconds`; `awaited` itself goes on."""
-        over: Deferred[None] = Deferred()
-        timer = self._reactor.callLater(seconds, over.callback, None)
-
-        def fired(result: None) -> None:
-            if timer.active():
-                timer.cancel()
-                over.callback(None)
-
-        awaited.addCallback(fired)
-        return over
 
 
 def build_agent(

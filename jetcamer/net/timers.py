@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 log = Logger()
 
@@ -80,3 +82,21 @@ class RepeatingTimer:
             self._body()
         except Exception:
             log.failure("{name} failed; it goes on", name=self._name)
+
+
+def at_most(clock: IReactorTime, seconds: float, awaited: Deferred[None]) -> Deferred[bool]:
+    """Fires with True when `awaited` does, or with False after `seconds`; `awaited` goes on. If
+    it fails that is logged."""
+    over: Deferred[bool] = Deferred()
+    timer = Timer(clock)
+    timer.start(seconds, over.callback, False)
+
+    def fired(result: object) -> None:
+        if isinstance(result, Failure):
+            log.failure("what was waited for failed", result)
+        if timer.running:
+            timer.stop()
+            over.callback(True)
+
+    awaited.addBoth(fired)
+    return over

@@ -99,16 +99,13 @@ class CheckpointFile:
         self.path = os.path.join(directory, FILE_NAME)
 
     def load(self) -> Checkpoint | None:
-        """What was written last; None where nothing was, or where it cannot be used, which is
-        said. One that cannot be understood is kept under another name."""
+        """What was written last; None where nothing was, or where it cannot be understood, which
+        is said; it is then kept under another name. Raises ``OSError``."""
         from jetcamer.agent.files import read_whole
 
         try:
             data, _ = read_whole(self.path, MAX_SIZE)
         except FileNotFoundError:
-            return None
-        except OSError as error:
-            log.error("[logs] {path}: cannot be read: {why}", path=self.path, why=error.strerror)
             return None
         try:
             checkpoint = msgspec.json.decode(data, type=Checkpoint)

@@ -24,8 +24,8 @@ log = Logger()
 MAX_WAITING = 1000
 MAX_WAITING_BYTES = 1 << 20
 
-#: Bytes of one stream that are read before others get their turn.
-READ_SIZE = 1 << 20
+#: Bytes that are read before the rest of the agent gets its turn.
+TURN_SIZE = 1 << 20
 
 #: Seconds between two looks at whether more may be sent, while lines wait and the link is open.
 SEND_INTERVAL = 0.25
@@ -66,7 +66,7 @@ class _Line(NamedTuple):
 class Live:
     """A taker (see `tail.Taker`) that sends.
 
-    :param rate: lines a second; 0 sends none.
+    :param rate: the most lines in any second; 0 sends none.
     :param parser_for: gives the parser for the lines of a path.
     :param changed: called when something was settled.
     """
@@ -92,8 +92,10 @@ class Live:
         #: How many lines of each stream wait, or were handed over and not written yet.
         self._unsettled: Counter[str] = Counter()
         self._handed: _Line | None = None
-        self._allowance = float(rate)
-        self._allowed_at = clock.seconds()
+        #: When each of the last lines was sent, as many as there may be in a second.
+        self._sent_at: deque[float] = deque(maxlen=rate)
+        #: Streams of which a line was settled, and perhaps the last one.
+        self._touched: set[Stream] = set()
         self._reading: dict[str, Stream] = {}
         self._unreadable: set[str] = set()
         self._read_call: IDelayedCall | None = None
@@ -147,43 +149,45 @@ class Live:
 
     def _read(self) -> None:
         self._read_call = None
-        for stream in tuple(self._reading.values()):
-            if self._read_stream(stream):
-                self._reading.pop(stream.id, None)
+        budget = TURN_SIZE
+        while self._reading and budget > 0:
+            stream = self._reading.pop(next(iter(self._reading)))
+            size = self._read_block(stream)
+            if size is not None:
+                budget -= size
+                self._reading[stream.id] = stream  # after the others
         if self._reading:
             self._read_call = self._clock.callLater(0, self._read)
+        self._settle()
         if self._send_call is None:
             self._send()
-        self._changed()
 
-    def _read_stream(self, stream: Stream) -> bool:
-        """Whether all that is there has been read, or nothing can be read."""
-        until = stream.live.position + READ_SIZE
-        while stream.live.position < until:
-            try:
-                block = stream.live.take()
-            except OSError as error:  # the tail finds it, too, and looks again
-                if stream.id not in self._unreadable:
-                    self._unreadable.add(stream.id)
-                    log.warn(
-                        "[logs] {path}: cannot be read: {why}",
-                        path=stream.path,
-                        why=error.strerror,
-                    )
-                return True
-            self._unreadable.discard(stream.id)
-            if block is None:
-                self._settle(stream)
-                return True
-            if not block.data:
-                return False
+    def _read_block(self, stream: Stream) -> int | None:
+        """Its size; None where all has been read, or nothing can be."""
+        try:
+            block = stream.live.take()
+        except OSError as error:  # the tail finds it, too, and looks again
+            if stream.id not in self._unreadable:
+                self._unreadable.add(stream.id)
+                log.warn(
+                    "[logs] {path}: cannot be read: {why}", path=stream.path, why=error.strerror
+                )
+            return None
+        self._unreadable.discard(stream.id)
+        self._touched.add(stream)
+        if block is None:
+            return None
+        if block.data:
             self._take(stream, block)
-        return False
+        return block.end - block.start or TURN_SIZE
 
     def _take(self, stream: Stream, block: Block) -> None:
         if self._rate == 0:
             self._suppress(stream, block.lines)
-            self._settle(stream)
+            return
+        if stream.end - block.end >= MAX_WAITING_BYTES:  # newer ones will take all the room
+            self._drop(len(self._waiting))
+            self._suppress(stream, block.lines)
             return
         if len(block.data) < block.end - block.start:
             lines = [block.data]
@@ -194,33 +198,33 @@ class Live:
         end = block.start
         skipped = len(lines) - MAX_WAITING
         if skipped > 0:
-            while self._waiting:
-                self._drop_oldest()
+            self._drop(len(self._waiting))
             end += sum(map(len, lines[:skipped])) + skipped
             self._suppress(stream, skipped)
             del lines[:skipped]
+        self._unsettled[stream.id] += len(lines)
+        if skipped > 0:
+            self._settle_to(stream, end)
         for raw in lines:
             length = len(raw) + 1 if len(lines) > 1 else block.end - end
             end = min(end + length, block.end)
             self._waiting.append(_Line(stream, end, raw, length))
             self._waiting_bytes += len(raw)
-        self._unsettled[stream.id] += len(lines)
-        while len(self._waiting) > MAX_WAITING or self._waiting_bytes > MAX_WAITING_BYTES:
-            self._drop_oldest()
+        self._drop(len(self._waiting) - MAX_WAITING)
+        while self._waiting_bytes > MAX_WAITING_BYTES:
+            self._drop(1)
 
     # Sending
 
     def _send(self) -> None:
         self._send_call = None
         now = self._clock.seconds()
-        grown = self._allowance + (now - self._allowed_at) * self._rate
-        self._allowance = min(float(self._rate), grown)
-        self._allowed_at = now
-        while self._waiting and self._allowance >= 1 and self._handed is None:
-            if not self._queue.flowing:
+        while self._waiting and self._handed is None and self._queue.flowing:
+            if len(self._sent_at) == self._rate and now - self._sent_at[0] < 1:
                 break
-            self._allowance -= 1
+            self._sent_at.append(now)
             self._hand_over(self._pop())
+        self._settle()
         if self._waiting and self._queue.is_open:
             self._send_call = self._clock.callLater(SEND_INTERVAL, self._send)
 
@@ -239,6 +243,7 @@ class Live:
             else:
                 self._suppress(stream, 1)
             self._settled(line)
+            self._settle()
 
         self._queue.log_message("info", message, stream.path, parse(message), told)
 
@@ -249,23 +254,33 @@ class Live:
         self._waiting_bytes -= len(line.raw)
         return line
 
-    def _drop_oldest(self) -> None:
-        line = self._pop()
-        self._suppress(line.stream, 1)
-        self._settled(line)
+    def _drop(self, count: int) -> None:
+        """The oldest lines make way."""
+        for _ in range(count):
+            line = self._pop()
+            self._suppress(line.stream, 1)
+            self._settled(line)
 
     def _settled(self, line: _Line) -> None:
-        self._unsettled[line.stream.id] -= 1
-        if self._handed is None or self._handed.stream is not line.stream:
-            line.stream.live_settled = line.end
-        self._settle(line.stream)
-        self._changed()
+        stream = line.stream
+        self._unsettled[stream.id] -= 1
+        self._settle_to(stream, line.end)
+        self._touched.add(stream)
 
-    def _settle(self, stream: Stream) -> None:
-        """Where nothing of it waits, everything read is settled."""
-        if not self._unsettled[stream.id]:
-            del self._unsettled[stream.id]
-            stream.live_settled = stream.live.position
+    def _settle_to(self, stream: Stream, end: int) -> None:
+        # What was handed over before it may yet have to be sent again.
+        if self._handed is None or self._handed.stream is not stream:
+            stream.live_settled = end
+
+    def _settle(self) -> None:
+        """Of streams of which nothing waits any more, everything read is settled."""
+        for stream in self._touched:
+            if not self._unsettled[stream.id]:
+                del self._unsettled[stream.id]
+                stream.live_settled = stream.live.position
+        if self._touched:
+            self._touched.clear()
+            self._changed()
 
     def _suppress(self, stream: Stream, lines: int) -> None:
         stream.ledger.suppressed += lines
@@ -279,7 +294,9 @@ class Live:
     def _say(self) -> None:
         self._say_call = None
         if not self._queue.flowing:
-            return  # `link_changed` arranges it anew
+            if self._queue.is_open:  # else `link_changed` arranges it anew
+                self._arrange_to_say()
+            return
         unsaid, self._unsaid = self._unsaid, Counter()
         for path, count in unsaid.items():
             lines = "line" if count == 1 else "lines"

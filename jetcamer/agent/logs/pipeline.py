@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from jetcamer.agent.config import AgentConfig
 from jetcamer.agent.logs.checkpoint import (
@@ -27,17 +28,24 @@ from jetcamer.agent.logs.stream import Stream
 from jetcamer.agent.logs.tail import Tail, TailSettings
 from jetcamer.agent.logs.watch import Watcher
 from jetcamer.daemon.threads import run_in_thread
+from jetcamer.net.timers import at_most
 
 if TYPE_CHECKING:
     from jetcamer.agent.logs.archive import Archive
     from jetcamer.agent.logs.uploads import Uploader
+
+log = Logger()
+
+#: Seconds that the last positions have to get to the disk.
+STOP_SECONDS = 1.0
 
 #: Files that the status shows one by one.
 MAX_SHOWN = 200
 
 
 class Pipeline:
-    """
+    """Raises ``OSError`` where there is a checkpoint and it cannot be read.
+
     :param reactor: IReactorTime; with an archive, IReactorFromThreads.
     :param looked: nothing was there when the patterns were looked for before: what is there now
         is new, unless the checkpoint knows better.
@@ -126,11 +134,17 @@ class Pipeline:
             self.archive.uploader = uploader
 
     async def stop(self) -> None:
-        """In a second at the most, and what the disk needs."""
+        """In two seconds at the most."""
         self.live.stop()
         if self.archive is not None:
             await self.archive.stop()
-        await self._checkpoint.stop()
+        written = Deferred.fromCoroutine(self._checkpoint.stop())
+        if not await at_most(self._reactor, STOP_SECONDS, written):
+            log.error("[logs] the positions could not be kept in time: the disk hangs")
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close every file, and leave what is on disk as it is."""
         if self.tail is not None:
             self.tail.stop()
 

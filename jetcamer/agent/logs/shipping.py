@@ -94,12 +94,14 @@ class LogShipping(Service):
         self._can_archive = can_archive
         self._patterns = config.log_paths or DEFAULT_LOG_PATHS
         self._discovery = Discovery(self._patterns)
+        self._checkpoint = os.path.join(config.state_dir, CHECKPOINT_NAME)
         self._timer = RepeatingTimer(reactor, LOOK_INTERVAL, self._look, name="[logs] look")
         self._looking: Deferred[None] | None = None
         self._looked = False
         #: Why nothing is uploaded; None when something may be.
         self._why_not: str | None = "credentials have not been looked for yet"
         self._told: str | None = None
+        self._broken: str | None = None
         self._access: S3Access | None = None
         self._uploader: S3Uploader | None = None
         self._pipeline: Pipeline | None = None
@@ -179,7 +181,8 @@ class LogShipping(Service):
         """The member ``logs`` of ``ws-status``; see docs/logs.md, The ledger."""
         archive: dict[str, Any] = {"state": "off", "why": self._why_not}
         if self._pipeline is None:
-            return {"files": [], "archive": archive}
+            status: dict[str, Any] = {"files": [], "archive": archive}
+            return status if self._broken is None else {**status, "error": self._broken}
         if self._pipeline.archive is not None:
             archive = {
                 **self._pipeline.archive.status(),
@@ -207,8 +210,7 @@ class LogShipping(Service):
         access = await self._find_access()
         pipeline = self._pipeline
         if pipeline is None and (self._wanted(access) or self._is_there_anything()):
-            pipeline = self._pipeline = self._make_pipeline()
-            pipeline.start(self._archive_as(access, pipeline.archived_before))
+            pipeline = self._start_pipeline(access)
         elif pipeline is not None and pipeline.archive is None:
             machine_id = self._archive_as(access, archived_before=False)
             if machine_id is not None:
@@ -217,8 +219,29 @@ class LogShipping(Service):
         self._looked = True
 
     def _is_there_anything(self) -> bool:
-        checkpoint = os.path.join(self._config.state_dir, CHECKPOINT_NAME)
-        return os.path.lexists(checkpoint) or bool(self._discovery.look())
+        """Files, or what may be or have been some: the tail says what is wrong with them."""
+        if self._config.log_paths or os.path.lexists(self._checkpoint):
+            return True
+        return bool(self._discovery.look() or self._discovery.unlisted)
+
+    def _start_pipeline(self, access: S3Access | None) -> Pipeline | None:
+        try:
+            pipeline = self._make_pipeline()
+        except OSError as error:
+            # Without it lines would be lost or doubled. The next look tries again.
+            words = f"{self._checkpoint}: {error.strerror}"
+            if words != self._broken:
+                log.error("[logs] no file is followed: {why}", why=words)
+            self._broken = words
+            return None
+        try:
+            pipeline.start(self._archive_as(access, pipeline.archived_before))
+        except BaseException:
+            pipeline.abandon()
+            raise
+        self._broken = None
+        self._pipeline = pipeline
+        return pipeline
 
     def _make_pipeline(self) -> Pipeline:
         from jetcamer.agent.logs.pipeline import Pipeline

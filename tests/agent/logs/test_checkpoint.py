@@ -73,9 +73,7 @@ class FileTests(LogsMixin, SynchronousTestCase):
 
     def test_what_cannot_be_read_stays(self) -> None:
         os.mkdir(self.file.path)
-        logs = self.capture_logs()
-        self.assertIsNone(self.file.load())
-        self.assertLogged(logs, f"[logs] {self.file.path}: cannot be read")
+        self.assertRaises(OSError, self.file.load)
         self.assertEqual(os.listdir(self.directory), ["logs.checkpoint.json"])
 
     def test_a_write_that_fails_leaves_the_old_one(self) -> None:

@@ -12,8 +12,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from jetcamer.agent.logs.ledger import Ledger
 from jetcamer.agent.logs.lines import MAX_LINE
-from jetcamer.agent.logs.live import MAX_WAITING, MAX_WAITING_BYTES, SAY_INTERVAL, Live
-from jetcamer.agent.logs.stream import Source, Stream
+from jetcamer.agent.logs.live import (
+    MAX_WAITING,
+    MAX_WAITING_BYTES,
+    SAY_INTERVAL,
+    TURN_SIZE,
+    Live,
+)
+from jetcamer.agent.logs.stream import BLOCK_SIZE, Source, Stream
 from jetcamer.agent.send_queue import Counters, Outgoing, SendQueue
 
 
@@ -121,10 +127,11 @@ class LiveTests(LiveCase):
         stream = self.stream()
         self.write(stream, *map(str, range(500)))
         self.assertEqual(len(self.written), 200)
-        for seconds, sent in ((0.25, 250), (0.25, 300), (0.5, 400), (1, 500)):
-            for _ in range(int(seconds / 0.25)):
-                self.clock.advance(0.25)
-            self.assertEqual(len(self.written), sent)
+        self.clock.pump([0.25] * 3)
+        self.assertEqual(len(self.written), 200)
+        self.clock.advance(0.25)
+        self.assertEqual(len(self.written), 400)
+        self.clock.pump([0.25] * 4)
         self.assertEqual(self.messages(), [str(n) for n in range(500)])
         self.assert_ledger(stream, sent=500, suppressed=0)
 
@@ -167,6 +174,62 @@ class LiveTests(LiveCase):
         self.assertLessEqual(self.live._waiting_bytes, MAX_WAITING_BYTES)
         self.assertEqual(self.live.waiting, 16)
         self.assert_ledger(stream, sent=0, suppressed=24)
+
+    def test_with_more_lines_than_can_wait_the_place_is_that_of_the_oldest_that_waits(
+        self,
+    ) -> None:
+        for before in ([], ["a", "b"]):
+            stream = self.stream(f"{len(before)}.log")
+            if before:
+                self.write(stream, *before)
+            self.write(stream, *["four"] * 5000)
+            first = stream.end - 5 * MAX_WAITING
+            self.assertEqual((stream.live_settled, stream.state().live), (first, first))
+            self.assert_ledger(stream, sent=0, suppressed=4000 + len(before))
+            self.assertFalse(stream.settled)
+
+    def test_a_large_backlog_is_only_counted_but_for_its_end(self) -> None:
+        stream = self.stream()
+        self.write(stream, "waits")
+        made = 0
+        pop = self.live._pop
+
+        def counted() -> Any:
+            nonlocal made
+            made += 1
+            return pop()
+
+        self.patch(self.live, "_pop", counted)
+        self.write(stream, *["x" * 99] * 60_000)
+        self.assertLess(made, 10_000)
+        self.assertEqual(self.live.waiting, MAX_WAITING)
+        self.assert_ledger(stream, sent=0, suppressed=59_001)
+        self.assertEqual(stream.live_settled, stream.end - 100 * MAX_WAITING)
+
+    def test_of_many_files_no_more_than_a_turns_worth_is_read_at_once(self) -> None:
+        streams = [self.stream(f"{n}.log") for n in range(20)]
+        for stream in streams:
+            os.write(stream.source.fd, b"line\n" * 60_000)
+            stream.end = stream.source.size()
+        for stream in streams[1:]:
+            self.live._reading[stream.id] = stream
+        self.live.more(streams[0])
+        read = sum(stream.live.position for stream in streams)
+        self.assertLessEqual(read, TURN_SIZE + BLOCK_SIZE)
+        while any(stream.live.position < stream.end for stream in streams):
+            self.clock.advance(0)
+        self.assertEqual(sum(stream.ledger.suppressed for stream in streams), 1_199_000)
+
+    def test_how_many_more_there_were_is_said_once_the_server_takes_messages_again(self) -> None:
+        self.open()
+        stream = self.stream()
+        self.write(stream, *map(str, range(1500)))
+        self.clock.pump([0.25] * 40)
+        self.queue.producer.pauseProducing()
+        self.clock.advance(SAY_INTERVAL)
+        self.queue.producer.resumeProducing()
+        self.clock.advance(SAY_INTERVAL)
+        self.assertEqual(self.messages()[-1], "… and 500 lines more")
 
     def test_what_waits_is_read_again_after_a_restart(self) -> None:
         stream = self.stream()
@@ -217,6 +280,7 @@ class LiveTests(LiveCase):
         self.write(one, *["a"] * 150)
         self.write(two, *["b"] * 150)
         self.assertEqual((one.ledger.sent, two.ledger.sent), (150, 50))
+        self.assertFalse(two.settled)
         self.clock.pump([0.25] * 4)
         self.assertEqual((one.ledger.sent, two.ledger.sent), (150, 150))
         self.assertTrue(one.settled and two.settled)

@@ -15,9 +15,11 @@ from jetcamer.agent.config import AgentConfig
 from jetcamer.agent.credential_store import StoredCredentials
 from jetcamer.agent.credentials import AwsAccess
 from jetcamer.agent.logs import pipeline
+from jetcamer.agent.logs import shipping as module
 from jetcamer.agent.logs.archive_errors import ArchiveOff
 from jetcamer.agent.logs.checkpoint import CheckpointFile
 from jetcamer.agent.logs.shipping import LOOK_INTERVAL, LogShipping
+from jetcamer.agent.logs.tail import Tail
 from jetcamer.agent.send_queue import Counters, SendQueue
 from tests.support.logs import LogsMixin
 from tests.support.tools import ROOT
@@ -52,7 +54,8 @@ class ShippingCase(LogsMixin, SynchronousTestCase):
         return self.machine
 
     def start(self, **config: Any) -> LogShipping:
-        config = {"log_paths": (self.path("*.log"),), "state_dir": self.state_dir, **config}
+        self.patch(module, "DEFAULT_LOG_PATHS", (self.path("*.log"),))
+        config = {"state_dir": self.state_dir, **config}
         shipping = self.shipping = LogShipping(
             self.clock,
             AgentConfig(**config),
@@ -126,6 +129,66 @@ class FollowingTests(ShippingCase):
         self.clock.pump([0.25] * 4)
         self.assertEqual(shipping.status()["waiting"], 1)
         self.assertEqual(shipping.totals()["sent"], 0)
+
+    def test_a_configured_file_that_is_not_there_is_said(self) -> None:
+        self.start(log_paths=(self.path("b.log"),))
+        self.assertLogged(self.logged, f"[logs] {self.path('b.log')}: there is no such file yet")
+
+    def test_a_folder_that_cannot_be_listed_is_said_and_its_files_are_not_new(self) -> None:
+        shipping = self.start()
+        os.mkdir(self.path("logs"))
+        self.write("logs/a.log", "old\n")
+        real = os.listdir
+
+        def listdir(path: str) -> list[str]:
+            if path.startswith(self.path("logs")):
+                raise PermissionError(13, "Permission denied", path)
+            return real(path)
+
+        self.stop()
+        self.patch(os, "listdir", listdir)
+        self.patch(module, "DEFAULT_LOG_PATHS", (self.path("logs/*.log"),))
+        shipping = self.start(log_paths=(self.path("logs/*.log"),))
+        self.assertIn(self.path("logs"), "".join(shipping.status()["ignored"]))
+        self.patch(os, "listdir", real)
+        self.clock.advance(LOOK_INTERVAL)
+        (file,) = shipping.status()["files"]
+        self.assertEqual((file["live"], shipping.status()["waiting"]), (4, 0))
+
+    def test_a_checkpoint_that_cannot_be_read_is_left_alone_and_tried_again(self) -> None:
+        self.write("a.log", "old\n")
+        self.start()
+        self.stop()
+        self.write("a.log", "new\n")
+        real = CheckpointFile.load
+
+        def load(file: CheckpointFile) -> Any:
+            raise OSError(5, "Input/output error", file.path)
+
+        self.patch(CheckpointFile, "load", load)
+        shipping = self.start()
+        self.clock.advance(LOOK_INTERVAL)
+        words = f"{self.state_dir}/logs.checkpoint.json: Input/output error"
+        self.assertEqual(shipping.status()["error"], words)
+        self.assertEqual(len([line for line in self.logged.lines if words in line]), 1)
+        self.patch(CheckpointFile, "load", real)
+        self.clock.advance(LOOK_INTERVAL)
+        self.assertEqual(shipping.status()["waiting"], 1)
+        self.assertNotIn("error", shipping.status())
+
+    def test_a_start_that_fails_is_tried_again(self) -> None:
+        self.write("a.log")
+        real = Tail.start
+
+        def start(tail: Tail) -> None:
+            raise RuntimeError("out of luck")
+
+        self.patch(Tail, "start", start)
+        shipping = self.start()
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.patch(Tail, "start", real)
+        self.clock.advance(LOOK_INTERVAL)
+        self.assertEqual(len(shipping.status()["files"]), 1)
 
 
 class ArchiveModeTests(ShippingCase):
@@ -248,6 +311,16 @@ class BatchTests(ShippingCase):
 
 
 class StoppingTests(ShippingCase):
+    def test_a_disk_that_hangs_does_not_hold_up_the_end(self) -> None:
+        self.found = ROLE
+        self.write("a.log")
+        shipping = self.start()
+        self.patch(pipeline, "run_in_thread", lambda reactor, call, name: Deferred())
+        stopped = shipping.stopService()
+        self.clock.pump([0.5] * 5)
+        self.successResultOf(stopped)
+        self.assertLogged(self.logged, "[logs] the positions could not be kept in time")
+
     def test_positions_are_on_disk_when_it_has_stopped(self) -> None:
         self.write("a.log", "old\n")
         self.start(archive="off")
