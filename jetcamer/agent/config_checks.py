@@ -97,8 +97,9 @@ def identifier(text: str) -> None:
 
 
 def log_paths(paths: tuple[str, ...]) -> None:
-    if "" in paths:
-        raise ValueError("holds an empty path")
+    for path in paths:
+        if not os.path.isabs(path):
+            raise ValueError("expected absolute paths, each beginning with /")
 
 
 def bucket(name: str) -> None:

@@ -283,10 +283,10 @@ def _used(usage: Any) -> float:
 
 def _percent(part: float, whole: float) -> float:
     """:raises ValueError: not from 0 to 100; :raises ZeroDivisionError: `whole` is 0."""
-    percent = 100 * part / whole
+    percent = round(100 * part / whole, 2)
     if not 0 <= percent <= 100:  # not a number neither
         raise ValueError(f"{part} of {whole} is no percentage")
-    return round(percent, 2)
+    return percent
 
 
 def _amount(value: float) -> float:

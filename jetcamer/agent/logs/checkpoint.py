@@ -140,10 +140,10 @@ class CheckpointFile:
                 if durable:
                     os.fdatasync(fd)
             os.replace(temporary, self.path)
-        except OSError:
+        except OSError as error:
             with suppress(OSError):  # a full disk needs the room
                 os.unlink(temporary)
-            raise
+            raise OSError(error.errno, error.strerror, self.path) from None
         if not durable:
             return
         # Only now is it the file that is found after the machine lost its power.
@@ -248,9 +248,17 @@ class CheckpointWriter:
     def _ended(self, result: Any, served: list[Deferred[None]]) -> None:
         self._writing = None
         if isinstance(result, Failure):
-            words = getattr(result.value, "strerror", None) or str(result.value)
+            error = result.value
+            why: str | None = str(error)
+            if isinstance(error, OSError):
+                why = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+            words = f"positions cannot be kept: {why}"
             if words != self.last_error:
-                log.error("[logs] the positions cannot be kept: {why}", why=words)
+                log.error(
+                    "[logs] {words}; meanwhile nothing is archived, and after a restart lines may"
+                    " be sent twice",
+                    words=words,
+                )
             self.last_error = words
             self._changed = True  # with the next change, or at the end, it is tried again
         else:

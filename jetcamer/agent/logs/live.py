@@ -58,9 +58,9 @@ class Queue(Protocol):
 
 class _Line(NamedTuple):
     stream: Stream
+    start: int
     end: int
     raw: bytes
-    length: int
 
 
 class Live:
@@ -92,6 +92,8 @@ class Live:
         #: How many lines of each stream wait, or were handed over and not written yet.
         self._unsettled: Counter[str] = Counter()
         self._handed: _Line | None = None
+        #: Lines behind that one that were suppressed: they count when their place does.
+        self._held = 0
         #: When each of the last lines was sent, as many as there may be in a second.
         self._sent_at: deque[float] = deque(maxlen=rate)
         #: Streams of which a line was settled, and perhaps the last one.
@@ -132,6 +134,8 @@ class Live:
 
     def stop(self) -> None:
         """What was not sent, and what is still written, is read again after a restart."""
+        if self._queue.flowing:
+            self._say_more()
         self._stopped = True
         for call in (self._read_call, self._send_call, self._say_call):
             if call is not None and call.active():
@@ -206,9 +210,8 @@ class Live:
         if skipped > 0:
             self._settle_to(stream, end)
         for raw in lines:
-            length = len(raw) + 1 if len(lines) > 1 else block.end - end
-            end = min(end + length, block.end)
-            self._waiting.append(_Line(stream, end, raw, length))
+            start, end = end, min(end + len(raw) + 1, block.end) if len(lines) > 1 else block.end
+            self._waiting.append(_Line(stream, start, end, raw))
             self._waiting_bytes += len(raw)
         self._drop(len(self._waiting) - MAX_WAITING)
         while self._waiting_bytes > MAX_WAITING_BYTES:
@@ -233,7 +236,7 @@ class Live:
         parse = self._parsers.get(stream.path)
         if parse is None:
             parse = self._parsers[stream.path] = self._parser_for(stream.path)
-        message = text(clean(line.raw, line.length))
+        message = text(clean(line.raw, line.end - line.start))
         self._handed = line
 
         def told(written: bool) -> None:
@@ -243,6 +246,11 @@ class Live:
             else:
                 self._suppress(stream, 1)
             self._settled(line)
+            if self._held:
+                stream.ledger.suppressed += self._held
+                self._held = 0
+                behind = (each.start for each in self._waiting if each.stream is stream)
+                stream.live_settled = next(behind, stream.live.position)
             self._settle()
 
         self._queue.log_message("info", message, stream.path, parse(message), told)
@@ -283,7 +291,10 @@ class Live:
             self._changed()
 
     def _suppress(self, stream: Stream, lines: int) -> None:
-        stream.ledger.suppressed += lines
+        if self._handed is not None and self._handed.stream is stream:
+            self._held += lines
+        else:
+            stream.ledger.suppressed += lines
         self._unsaid[stream.path] += lines
         self._arrange_to_say()
 
@@ -297,6 +308,9 @@ class Live:
             if self._queue.is_open:  # else `link_changed` arranges it anew
                 self._arrange_to_say()
             return
+        self._say_more()
+
+    def _say_more(self) -> None:
         unsaid, self._unsaid = self._unsaid, Counter()
         for path, count in unsaid.items():
             lines = "line" if count == 1 else "lines"

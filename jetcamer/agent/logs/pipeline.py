@@ -167,6 +167,7 @@ class Pipeline:
         ]
         return {
             "files": files[:MAX_SHOWN],
+            "fileCount": len(files),
             "ledger": {
                 path: ledger.as_dict() for path, ledger in list(self.ledgers.items())[:MAX_SHOWN]
             },

@@ -100,8 +100,8 @@ class LogShipping(Service):
         self._looked = False
         #: Why nothing is uploaded; None when something may be.
         self._why_not: str | None = "credentials have not been looked for yet"
-        self._told: str | None = None
         self._broken: str | None = None
+        self._said: str | None = None
         self._access: S3Access | None = None
         self._uploader: S3Uploader | None = None
         self._pipeline: Pipeline | None = None
@@ -216,6 +216,7 @@ class LogShipping(Service):
             if machine_id is not None:
                 pipeline.add_archive(machine_id)
         self._use(access)
+        self._say_archiving()
         self._looked = True
 
     def _is_there_anything(self) -> bool:
@@ -270,8 +271,6 @@ class LogShipping(Service):
             found = await self._finder.look_for_aws()
             if found is None:
                 why = "no AWS credentials were found"
-        if why is not None and self._config.archive == "on":
-            self._tell(why)
         self._why_not = why
         return None if found is None else self.access(found)
 
@@ -291,15 +290,25 @@ class LogShipping(Service):
             machine_id = self._machine_id()
         except OSError as error:
             self._why_not = f"the machine id cannot be read: {error.strerror}"
-            self._tell(self._why_not)
             return None
-        log.info("[logs] archiving to s3://{bucket}", bucket=self._config.s3_bucket)
         return machine_id
 
-    def _tell(self, why: str) -> None:
-        if why != self._told:
-            self._told = why
-            log.error("[logs] nothing is archived: {why}", why=why)
+    def _say_archiving(self) -> None:
+        """Whether lines are archived, each time that changes."""
+        bucket, why = self._config.s3_bucket, self._why_not
+        if self._archive is None:
+            words = f"nothing is archived: {why}"
+        elif why is not None:
+            words = f"lines wait to be archived in s3://{bucket}: {why}"
+        else:
+            words = f"archiving to s3://{bucket}"
+        if words == self._said:
+            return
+        self._said = words
+        if why is not None and self._config.archive == "on":
+            log.error("[logs] {words}", words=words)
+        elif self._pipeline is not None:
+            log.info("[logs] {words}", words=words)
 
     def _use(self, access: S3Access | None) -> None:
         """Upload with these credentials from now on."""

@@ -185,7 +185,9 @@ class WriterTests(LogsMixin, SynchronousTestCase):
             waiter = self.writer.written()
             self.clock.advance(1)
             self.failureResultOf(waiter, OSError)
-        self.assertEqual(self.writer.last_error, "No space left on device")
+        self.assertEqual(
+            self.writer.last_error, "positions cannot be kept: No space left on device"
+        )
         self.assertEqual(len([line for line in logs.lines if "cannot be kept" in line]), 1)
         self.error = None
         waiter = self.writer.written()

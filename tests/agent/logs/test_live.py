@@ -274,6 +274,30 @@ class LiveTests(LiveCase):
         self.assertEqual(stream.live_settled, 4)
         self.assert_ledger(stream, sent=1, suppressed=0)
 
+    def test_what_is_suppressed_behind_a_line_in_hand_counts_when_its_place_does(self) -> None:
+        stream = self.stream()
+        held: list[Outgoing] = []
+
+        def write(outgoing: Outgoing) -> None:
+            held.append(outgoing)
+            self.queue.producer.pauseProducing()
+
+        self.queue.open(write)
+        self.write(stream, "in hand")
+        self.queue.close()
+        self.write(stream, *["x"] * 3000)
+        self.assertEqual(stream.live_settled, 0)
+        self.assert_ledger(stream, sent=0, suppressed=0)
+        self.queue.sent(held[0])
+        self.assertEqual(stream.live_settled, 8 + 2 * 2000)
+        self.assert_ledger(stream, sent=1, suppressed=2000)
+
+    def test_what_was_suppressed_is_said_at_the_end(self) -> None:
+        self.open()
+        self.write(self.stream(), *map(str, range(1500)))
+        self.live.stop()
+        self.assertEqual(self.messages()[-1], "… and 500 lines more")
+
     def test_several_files_share_the_rate_and_keep_their_own_ledgers(self) -> None:
         self.open()
         one, two = self.stream("one"), self.stream("two")

@@ -233,11 +233,12 @@ class ArchiveModeTests(ShippingCase):
         self.can_archive = True
         self.clock.pump([LOOK_INTERVAL] * 3)
         self.assertEqual(
-            [line for line in self.logged.lines if "nothing is archived" in line],
+            [line for line in self.logged.lines if "archived" in line],
             [
                 "[logs] nothing is archived: botocore is not installed: "
                 f"{sys.executable} -m pip install 'jetcamer[s3]'",
-                "[logs] nothing is archived: no AWS credentials were found",
+                "[logs] lines wait to be archived in s3://cyber-agent-logs: "
+                "no AWS credentials were found",
             ],
         )
         self.assertEqual(self.archive()["state"], "waiting")
