@@ -7,7 +7,7 @@ same run. Needs Linux, Node, and the packages of tests/support/node (``make node
 
 Memory is the resident set in MB of 2^20 bytes, as `ps` and `top` divide it, and the proportional
 set beside it, in which a page that others share counts in part. CPU is exact run time of all
-threads and children (schedstat), not clock ticks. The agent runs as it is installed: its bytecode
+threads and children, not clock ticks. The agent runs as it is installed: its bytecode
 compiled, with the environment of the shipped unit.
 """
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import compileall
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -28,9 +27,16 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from twisted.internet import reactor  # noqa: E402
-from twisted.internet.defer import Deferred  # noqa: E402
-from twisted.internet.task import deferLater, react  # noqa: E402
+from twisted.internet.task import react  # noqa: E402
 
+from benchmarks.processes import (  # noqa: E402
+    children,
+    cpu,
+    memory,
+    pause,
+    threads,
+    unit_environment,
+)
 from tests.support.certs import TestCA  # noqa: E402
 from tests.support.node_peer import NodeAgent, NodePeer  # noqa: E402
 from tests.support.twistd import TwistdAgent, http  # noqa: E402
@@ -39,51 +45,6 @@ SECRET = "the secret of a benchmark"
 
 #: What the issue asks of our agent.
 REQUIRED = {"CPU s/min": 0.03, "memory MB": 56.0, "threads": 1, "children": 0, "start s": 1.0}
-
-
-def unit_environment() -> dict[str, str]:
-    """The variables that the shipped systemd unit sets: the agent as it is installed."""
-    found = {}
-    for line in (ROOT / "etc" / "jetcamer-agent.service").read_text("utf-8").splitlines():
-        if line.startswith("Environment="):
-            for word in line.removeprefix("Environment=").split():
-                name, _, value = word.strip('"').partition("=")
-                found[name] = value
-    return found
-
-
-def memory(pid: int) -> tuple[float, float]:
-    """Resident and proportional set, in MB."""
-    sizes = {}
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
-        name, value = line.split(":")
-        sizes[name] = int(value.split()[0]) / 1024
-    return sizes["Rss"], sizes["Pss"]
-
-
-def cpu(pid: int) -> float:
-    """Seconds that the process, its threads and its ended children have run."""
-    own = sum(
-        int(Path(task, "schedstat").read_text().split()[0])
-        for task in Path(f"/proc/{pid}/task").iterdir()
-    )
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return own / 1e9 + (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
-
-
-def threads(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/task").iterdir()))
-
-
-def children(pid: int) -> int:
-    return sum(
-        len(Path(task, "children").read_text().split())
-        for task in Path(f"/proc/{pid}/task").iterdir()
-    )
-
-
-def pause(seconds: float) -> Deferred[None]:
-    return deferLater(reactor, seconds)
 
 
 class Bench:
