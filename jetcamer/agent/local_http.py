@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from twisted.web.http import Request
 
     from jetcamer.agent.credential_store import CredentialStore
+    from jetcamer.agent.logs.posted import Stored
     from jetcamer.agent.logs.s3_validate import S3Question
     from jetcamer.net.http import Answer, Guard, Routes
     from jetcamer.net.http_site import JSONSite, Limits
@@ -68,12 +69,11 @@ class AgentView(Protocol):
     def s3_question(self) -> S3Question:
         """How the agent archives now, and how that goes."""
 
-    def upload_batch(self, body: bytes, count: int) -> Deferred[int]:
-        """Archive `count` events, NDJSON; fires with the number uploaded when S3 has them.
+    def upload_batch(self, body: bytes, count: int) -> Deferred[Stored]:
+        """Archive `count` events, NDJSON; fires when they are safe on disk.
 
-        Raises, or fails with, `ArchiveOff` or `SpoolFull` of
-        `jetcamer.agent.logs.archive_errors`. Until it does the events are safe on disk; it is
-        not cancelled when nobody waits any longer.
+        Raises, or fails with, `ArchiveOff` or `SpoolFull` of `jetcamer.agent.logs.archive_errors`.
+        Is cancelled, and so is ``Stored.uploaded``, when nobody waits any longer.
         """
 
 

@@ -2,7 +2,7 @@
 ``/internal/batch`` (docs/protocol.md, Local HTTP).
 
 In: requests, and an agent that can be asked how it archives, and given events. Out: JSON, within
-5 s.
+5 s, and what the disk needs.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
+from twisted.internet.defer import CancelledError, Deferred
 
 from jetcamer.agent.logs.archive_errors import ArchiveOff, SpoolFull
 from jetcamer.agent.logs.s3_check import Findings
+from jetcamer.agent.logs.s3_errors import UploadError
 from jetcamer.agent.logs.s3_validate import S3Check, S3Question, verdict
 from jetcamer.net.http import Answer, HTTPError, json_text, read_json
 
 if TYPE_CHECKING:
     from twisted.web.http import Request
 
-log = Logger()
+    from jetcamer.agent.logs.posted import Stored
 
-#: Seconds that a batch waits to be able to say that it was uploaded.
+#: Seconds that a batch which is on disk waits to be able to say that it was uploaded.
 BATCH_SECONDS = 3.0
 
 _BATCH_MEMBERS = ("env", "instanceId", "siteId")
@@ -35,7 +34,7 @@ _BATCH_MEMBERS = ("env", "instanceId", "siteId")
 class S3View(Protocol):
     def s3_question(self) -> S3Question: ...
 
-    def upload_batch(self, body: bytes, count: int) -> Deferred[int]: ...
+    def upload_batch(self, body: bytes, count: int) -> Deferred[Stored]: ...
 
 
 class S3Handlers:
@@ -65,10 +64,11 @@ class S3Handlers:
         if not events:
             return {"status": "ok", "message": "no events to upload"}
         try:
-            uploaded = await self._uploaded(body, len(events))
+            stored = await self._view.upload_batch(body, len(events))
+            uploaded = await self._in_time(stored.uploaded)
         except ArchiveOff as error:
             raise HTTPError(503, str(error)) from None
-        except SpoolFull as error:
+        except (SpoolFull, UploadError) as error:
             raise HTTPError(500, str(error)) from None
         if uploaded is None:
             return {
@@ -79,21 +79,20 @@ class S3Handlers:
             }
         return {"status": "ok", "uploaded": uploaded}
 
-    def _uploaded(self, body: bytes, count: int) -> Deferred[int | None]:
-        """What `upload_batch` says, or None after `BATCH_SECONDS`; the upload goes on."""
-        waiting: Deferred[int | None] = Deferred(lambda _: timer.cancel())
-        timer = self._reactor.callLater(BATCH_SECONDS, waiting.callback, None)
-
-        def ended(result: int | Failure) -> None:
-            if not waiting.called:
+    async def _in_time(self, uploaded: Deferred[int]) -> int | None:
+        """None where it is not, or not yet: that the events are on disk is worth an answer."""
+        timer = self._reactor.callLater(BATCH_SECONDS, uploaded.cancel)
+        try:
+            return await uploaded
+        except ArchiveOff:
+            return None
+        except CancelledError:
+            if timer.active():
+                raise
+            return None
+        finally:
+            if timer.active():
                 timer.cancel()
-                waiting.callback(result)
-            elif isinstance(result, Failure):
-                words = str(result.value)
-                log.warn("[s3] a batch of events was not uploaded: {error}", error=words)
-
-        maybeDeferred(self._view.upload_batch, body, count).addBoth(ended)
-        return waiting
 
 
 def install_command() -> str:

@@ -53,6 +53,7 @@ from jetcamer.protocol.signing import SigningKey
 
 if TYPE_CHECKING:
     from jetcamer.agent.health import HealthCheck
+    from jetcamer.agent.logs.posted import Stored
     from jetcamer.agent.logs.s3_validate import S3Question
 
 log = Logger()
@@ -217,7 +218,7 @@ class Agent(DaemonService):
     def machine_id(self) -> str:
         return read_machine_id()
 
-    def upload_batch(self, body: bytes, count: int) -> Deferred[int]:
+    def upload_batch(self, body: bytes, count: int) -> Deferred[Stored]:
         return self.logs.upload_batch(body, count)
 
     def s3_question(self) -> S3Question:

@@ -10,14 +10,15 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from io import BytesIO
+from typing import Any, ClassVar
+from unittest import mock
 
 from treq.testing import StubTreq
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import capturedLogs, eventAsText
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from jetcamer.agent import s3_http
@@ -31,7 +32,9 @@ from jetcamer.agent.local_http import (
     parse_aws_config,
 )
 from jetcamer.agent.logs.archive_errors import ArchiveOff, SpoolFull
+from jetcamer.agent.logs.posted import Stored
 from jetcamer.agent.logs.s3_client import S3Access
+from jetcamer.agent.logs.s3_errors import UploadError
 from jetcamer.agent.logs.s3_validate import S3Check, S3Question
 from jetcamer.agent.s3_http import BATCH_SECONDS
 from jetcamer.net.http import Guard
@@ -61,6 +64,7 @@ class FakeAgent:
         self.question: S3Question | None = None
         self.batches: list[tuple[bytes, int]] = []
         self.upload: Callable[[], Deferred[int]] = lambda: succeed(self.batches[-1][1])
+        self.disk: Callable[[], Deferred[None]] = lambda: succeed(None)
 
     def ws_status(self) -> Mapping[str, object]:
         return self.status
@@ -78,9 +82,9 @@ class FakeAgent:
         assert self.question is not None
         return self.question
 
-    def upload_batch(self, body: bytes, count: int) -> Deferred[int]:
+    def upload_batch(self, body: bytes, count: int) -> Deferred[Stored]:
         self.batches.append((body, count))
-        return self.upload()
+        return self.disk().addCallback(lambda _: Stored(self.upload()))
 
 
 def s3_question(bucket: str = "logs", endpoint: str | None = None) -> S3Question:
@@ -363,44 +367,92 @@ class BatchTests(RoutesCase):
         self.ask("POST", self.PATH, b'[{"a": "\\ud800"}]')
         self.assertEqual(self.agent.batches, [(b'{"a":"\\ud800"}\n', 1)])
 
-    def test_an_upload_that_takes_its_time_is_queued(self) -> None:
+    QUEUED: ClassVar = {
+        "status": "ok",
+        "uploaded": 0,
+        "queued": 2,
+        "message": "stored on disk, uploaded when S3 takes it",
+    }
+
+    def post(self) -> Deferred[tuple[int, Any]]:
+        """Two events; fires with status and JSON."""
+
+        async def post() -> tuple[int, Any]:
+            response = await self.client.post(f"http://localhost{self.PATH}", json=[{}, {}])
+            self.client.flush()
+            return response.code, await self.client.json_content(response)
+
+        return Deferred.fromCoroutine(post())
+
+    def wait(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.client.flush()
+
+    def test_an_upload_that_takes_its_time_is_queued_and_not_waited_for(self) -> None:
         cancelled: list[object] = []
-        for end in (2, Failure(SpoolFull("full"))):
-            upload: Deferred[int] = Deferred(cancelled.append)
-            self.agent.upload = lambda waiting=upload: waiting
-            asking = self.client.post(f"http://localhost{self.PATH}", json=[{}, {}])
-            self.clock.advance(BATCH_SECONDS - 0.1)
-            self.client.flush()
+        self.agent.upload = lambda: Deferred(cancelled.append)
+        asking = self.post()
+        self.wait(BATCH_SECONDS - 0.1)
+        self.assertNoResult(asking)
+        self.wait(0.1)
+        self.assertEqual(self.successResultOf(asking), (200, self.QUEUED))
+        self.assertEqual(len(cancelled), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_nothing_is_said_to_be_on_disk_before_it_is(self) -> None:
+        for full in (False, True):
+            disk: Deferred[None] = Deferred()
+            self.agent.disk = lambda disk=disk: disk
+            self.agent.upload = Deferred
+            asking = self.post()
+            self.wait(BATCH_SECONDS * 2)
             self.assertNoResult(asking)
-            self.clock.advance(0.1)
-            self.client.flush()
-            response = self.successResultOf(asking)
-            self.assertEqual(response.code, 200)
-            self.assertEqual(
-                self.successResultOf(self.client.json_content(response)),
-                {
-                    "status": "ok",
-                    "uploaded": 0,
-                    "queued": 2,
-                    "message": "stored on disk, uploaded when S3 takes it",
-                },
-            )
-            upload.callback(end)
-        self.assertEqual(cancelled, [])
+            if full:
+                disk.errback(SpoolFull("268 MB wait"))
+                self.wait(0)
+                answer = 500, {"error": "268 MB wait"}
+            else:
+                disk.callback(None)
+                self.wait(BATCH_SECONDS - 0.1)
+                self.assertNoResult(asking)
+                self.wait(0.1)
+                answer = 200, self.QUEUED
+            self.assertEqual(self.successResultOf(asking), answer)
+
+    def test_who_leaves_is_not_waited_for(self) -> None:
+        cancelled: list[object] = []
+        self.agent.upload = lambda: Deferred(cancelled.append)
+        request: Any = mock.Mock()
+        request.content = BytesIO(b"[{}, {}]")
+        handlers = s3_http.S3Handlers(self.clock, self.agent)
+        answering = Deferred.fromCoroutine(handlers.batch(request))
+        answering.cancel()
+        self.failureResultOf(answering, CancelledError)
+        self.assertEqual(len(cancelled), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_what_is_on_disk_when_the_agent_stops_is_queued(self) -> None:
+        self.agent.upload = lambda: fail(ArchiveOff("the agent is stopping"))
+        asking = self.post()
+        self.wait(0)
+        self.assertEqual(self.successResultOf(asking), (200, self.QUEUED))
 
     def test_an_archive_that_does_not_take_it(self) -> None:
-        def off() -> Deferred[int]:
+        def off() -> Deferred[None]:
             raise ArchiveOff("no botocore: pip install")
 
-        for upload, answer in (
+        for disk, answer in (
             (off, (503, {"error": "no botocore: pip install"})),
             (lambda: fail(ArchiveOff("off")), (503, {"error": "off"})),
             (lambda: fail(SpoolFull("268 MB wait")), (500, {"error": "268 MB wait"})),
             (lambda: fail(ZeroDivisionError()), (500, {"error": "internal error"})),
         ):
-            self.agent.upload = upload
+            self.agent.disk = disk
             self.assertEqual(self.ask("POST", self.PATH, [{}]), answer)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.agent.disk = lambda: succeed(None)
+        self.agent.upload = lambda: fail(UploadError("too large", kind="too_large"))
+        self.assertEqual(self.ask("POST", self.PATH, [{}]), (500, {"error": "too large"}))
 
 
 class WithoutBotocoreTests(RoutesCase):

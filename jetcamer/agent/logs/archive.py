@@ -10,7 +10,7 @@ stream. Must never upload a batch whose plan is not on disk, nor hold lines in m
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from random import random
 from typing import Any
 
@@ -25,10 +25,10 @@ from jetcamer.agent.logs.ledger import Ledger
 from jetcamer.agent.logs.objects import POSTED_PATH, Parser, flat_name, object_key
 from jetcamer.agent.logs.outage import back_off
 from jetcamer.agent.logs.planner import ArchiveSettings, Planner
-from jetcamer.agent.logs.posted import Posted
+from jetcamer.agent.logs.posted import Posted, Stored
 from jetcamer.agent.logs.spool import Spool
 from jetcamer.agent.logs.stream import Stream
-from jetcamer.agent.logs.uploads import Uploader, Uploads
+from jetcamer.agent.logs.uploads import Content, Uploader, Uploads
 from jetcamer.net.timers import RepeatingTimer
 
 __all__ = ["Archive", "ArchiveSettings"]
@@ -54,6 +54,7 @@ class Archive:
     :param ledgers: gets an entry for the events that were POSTed.
     :param metadata: of every object.
     :param say: called when lines were lost or put aside.
+    :param counted: `Checkpoint.counted`, as it was written last.
     :param run: for writing to the disk.
     :param check: `tail.Tail.check`.
     :param random: returns a number in [0, 1), for the back-off.
@@ -72,6 +73,7 @@ class Archive:
         checkpoint: CheckpointWriter,
         metadata: Mapping[str, str],
         say: Say,
+        counted: Iterable[str] = (),
         run: Run = run_here,
         check: Callable[[Stream], None] = _unheard,
         random: Callable[[], float] = random,
@@ -96,6 +98,7 @@ class Archive:
             ledgers,
             checkpoint,
             limit=settings.max_planned,
+            counted=counted,
             run=run,
             lost=self._lost_posted,
         )
@@ -146,14 +149,18 @@ class Archive:
         self._posted.stop()
         return self._uploads.stop()
 
-    def submit(self, body: bytes, lines: int) -> Deferred[int]:
+    def submit(self, body: bytes, lines: int) -> Deferred[Stored]:
         """Archive events that were POSTed; `body` is their NDJSON.
 
-        Fires with `lines` when they are in the bucket. From when this returns, or `run` has run,
-        they survive a restart, also where the Deferred is cancelled. Fails with `SpoolFull`,
-        `ArchiveOff`, or `UploadError` where S3 does not take them.
+        Fires when they are on disk, where they survive a restart. Fails with `SpoolFull` or
+        `ArchiveOff`. Cancelling, here or there, changes nothing of what becomes of them.
         """
         return self._posted.submit(self._machine_id, self._now(), body, lines)
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """For `Checkpoint.counted`."""
+        return self._posted.counted
 
     def status(self) -> dict[str, Any]:
         retry = self._uploads.retry_seconds
@@ -261,9 +268,6 @@ class Archive:
     def settle(self, upload: BatchUpload, why: str) -> None:
         """`upload` is over."""
         stream = upload.stream
-        if upload.outcome != "archived":
-            what = "put aside in the spool" if upload.outcome == "rejected" else "lost"
-            self._lost(stream.path, f"{upload.lines} lines are not archived, but {what}: {why}")
         uploads = self._planned[stream.id]
         before = len(uploads)
         while uploads and uploads[0].outcome is not None:
@@ -274,15 +278,18 @@ class Archive:
         if len(uploads) < before:
             self._checkpoint.touch()
             self._planner.settled(before - len(uploads))
+        if upload.outcome != "archived":
+            what = "put aside in the spool" if upload.outcome == "rejected" else "lost"
+            self._lost(stream.path, f"{upload.lines} lines are not archived, but {what}: {why}")
 
-    def put_aside(self, key: str, body: bytes) -> Deferred[bool]:
+    def put_aside(self, key: str, body: Content) -> Deferred[bool]:
         kept = False
 
         def keep() -> None:
             nonlocal kept
             kept = self.spool.put_aside(flat_name(key), body)
 
-        return self._run(keep).addBoth(lambda _: kept)
+        return self._run(keep).addCallback(lambda _: kept)
 
     def late(self) -> None:
         """A ledger changed after its stream was closed."""

@@ -21,7 +21,10 @@ log = Logger()
 
 
 class Attention:
-    """:param look: says whether the file has changed; must not raise."""
+    """
+    :param look: says whether the file has changed; must not raise.
+    :param turn: called before files are looked at.
+    """
 
     def __init__(
         self,
@@ -29,11 +32,13 @@ class Attention:
         settings: TailSettings,
         watcher: Watcher | None,
         look: Callable[[Followed], bool],
+        turn: Callable[[], None],
     ) -> None:
         self._clock = clock
         self._settings = settings
         self._watcher = watcher
         self._look = look
+        self._turn = turn
         self._active: dict[Followed, Any] = {}
         self._polled: dict[Followed, Any] = {}
         self._idle: dict[Followed, int] = {}
@@ -70,6 +75,7 @@ class Attention:
         if followed in self._idle:
             followed.changed_at = self._clock.seconds()
             self.follow(followed)
+            self._turn()
             self._look(followed)
 
     def is_idle(self, followed: Followed) -> bool:
@@ -82,6 +88,7 @@ class Attention:
         self._slow.stop()
 
     def _look_at_active(self) -> None:
+        self._turn()
         over = self._clock.seconds() - self._settings.idle_after
         for followed in tuple(self._active):
             if followed not in self._active:
@@ -92,6 +99,7 @@ class Attention:
             self._fast.stop()
 
     def _look_at_polled(self) -> None:
+        self._turn()
         for followed in tuple(self._polled):
             if (
                 followed in self._polled

@@ -6,6 +6,7 @@ afterwards its lines in the ledger. Must never fail for what a line holds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -13,10 +14,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from jetcamer.agent.logs.checkpoint import Batch
-from jetcamer.agent.logs.lines import MAX_LINE, split
-from jetcamer.agent.logs.objects import render
+from jetcamer.agent.logs.lines import MAX_LINE, Block, split
+from jetcamer.agent.logs.objects import CHUNK, render, rendered_size
 from jetcamer.agent.logs.stream import BLOCK_SIZE, Stream
-from jetcamer.agent.logs.uploads import MakeBody, Outcome
+from jetcamer.agent.logs.uploads import Content, MakeBody, Outcome
 
 if TYPE_CHECKING:
     from jetcamer.agent.logs.archive import Archive
@@ -28,6 +29,18 @@ def _no_parser(line: str) -> None:
     return None
 
 
+def _lines(block: Block) -> Iterator[bytes]:
+    """Not all at once: many short ones take far more memory than their bytes."""
+    data, place = block.data, 0
+    if len(data) < block.end - block.start:  # one overlong line
+        yield from split(block)
+        return
+    while place < len(data):
+        end = data.find(b"\n", place + CHUNK) + 1 or len(data)
+        yield from split(Block(place, end, data[place:end]))
+        place = end
+
+
 class BatchUpload:
     """An `Upload` of a planned batch."""
 
@@ -37,7 +50,9 @@ class BatchUpload:
         self.key = batch.key
         self.lines = batch.lines
         size = batch.end - batch.start
-        self.size = size if size <= BLOCK_SIZE * 4 else MAX_LINE + 4
+        if size > BLOCK_SIZE * 4:
+            size = MAX_LINE + 4
+        self.size = size + rendered_size(size, batch.lines)
         #: None until it is over.
         self.outcome: Outcome | None = None
         self.is_unreadable = False
@@ -55,13 +70,12 @@ class BatchUpload:
         parse = self._archive.parser_for(path)
         source = path.rpartition("/")[2]
 
-        def make_body() -> tuple[bytes, int]:
-            lines = split(block)
+        def make_body() -> tuple[Content, int]:
             try:
-                return render(lines, parse, source)
+                return render(_lines(block), parse, source)
             except Exception:  # it would fail for ever
                 self._parser_failed = Failure()
-                return render(lines, _no_parser, source)
+                return render(_lines(block), _no_parser, source)
 
         return make_body
 
@@ -75,7 +89,7 @@ class BatchUpload:
             )
         self._archive.check(self.stream)
 
-    def put_aside(self, body: bytes) -> Deferred[bool]:
+    def put_aside(self, body: Content) -> Deferred[bool]:
         return self._archive.put_aside(self.key, body)
 
     def finished(self, outcome: Outcome, unmatched: int, why: str) -> None:

@@ -59,7 +59,8 @@ class Known(msgspec.Struct, frozen=True, array_like=True):
 
 class StreamState(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """One stream. `live` and `archive` are offsets before which everything is settled;
-    `archive` is None where lines are not archived."""
+    `archive` is None where lines are not archived. `real` is where the file was, where `path` was
+    a symbolic link."""
 
     id: str
     path: str
@@ -71,25 +72,29 @@ class StreamState(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     archive: int | None = None
     batches: tuple[Batch, ...] = ()
     rotated: bool = False
+    real: str | None = None
 
 
 class PathState(msgspec.Struct, frozen=True, rename="camel", kw_only=True, omit_defaults=True):
     """A path under which files are found. `start` is where a file that cannot be read yet is to
-    be read from: its size when it was first seen."""
+    be read from: its size when it was first seen, and its inode, which `start_of` is."""
 
     known: tuple[Known, ...] = ()
     start: int | None = None
+    start_of: int | None = None
     ledger: Ledger = msgspec.field(default_factory=Ledger)
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Everything. `patterns` are those of the configuration that have been looked for: a file
-    that appears under one of them later is read from its beginning."""
+    that appears under one of them later is read from its beginning. `counted` are the names of
+    objects in the spool that are uploaded, are in the ledger, and may still lie there."""
 
     version: int = VERSION
     patterns: tuple[str, ...] = ()
     streams: tuple[StreamState, ...] = ()
     paths: dict[str, PathState] = {}
+    counted: tuple[str, ...] = ()
 
 
 class CheckpointFile:

@@ -116,7 +116,7 @@ class _Expansion:
             return self.paths != before
         if self._settled and not again:
             folders = self._folders.items()
-            if all(_signature(folder) == signature for folder, signature in folders):
+            if all(folder_signature(folder) == signature for folder, signature in folders):
                 return False
         self._folders, self.unlisted = {}, {}
         start = self._match.start()
@@ -138,7 +138,7 @@ class _Expansion:
             if rest:
                 yield from self._walk(f"{folder}{part}/", rest)
             else:
-                self._folders[folder] = _signature(folder)
+                self._folders[folder] = folder_signature(folder)
                 if _is_there(folder + part):
                     yield folder + part
         else:
@@ -153,7 +153,7 @@ class _Expansion:
 
     def _names(self, folder: str) -> list[str]:
         # Before the listing: what changes after it is then seen as a change.
-        self._folders[folder] = _signature(folder)
+        self._folders[folder] = folder_signature(folder)
         try:
             return os.listdir(folder or ".")
         except (FileNotFoundError, NotADirectoryError):
@@ -248,7 +248,9 @@ def _is_folder(path: str) -> bool:
         return False
 
 
-def _signature(folder: str) -> tuple[int, ...] | None:
+def folder_signature(folder: str) -> tuple[int, ...] | None:
+    """Another one when something in the folder was made, renamed or deleted; ends with the time
+    of change, in nanoseconds. None where there is none."""
     try:
         status = os.stat(folder or ".")
     except OSError:

@@ -15,11 +15,11 @@ from twisted.logger import Logger
 
 from jetcamer.agent.logs import restore
 from jetcamer.agent.logs.attention import Attention
-from jetcamer.agent.logs.discovery import is_rotated_name
+from jetcamer.agent.logs.folders import Folders
 from jetcamer.agent.logs.opening import Opener
 from jetcamer.agent.logs.registry import Followed, Registry, TailSettings
 from jetcamer.agent.logs.rescue import Rescue
-from jetcamer.agent.logs.rotation import File, reopen
+from jetcamer.agent.logs.rotation import File, is_rotated_path, real_path, reopen
 from jetcamer.agent.logs.spool import Spool
 from jetcamer.agent.logs.stream import Source, Stream
 from jetcamer.agent.logs.watch import Watcher
@@ -38,6 +38,7 @@ class Life:
         registry: Registry,
         spool: Spool,
         watcher: Watcher | None,
+        folders: Folders,
         settings: TailSettings,
         *,
         archive: bool,
@@ -47,11 +48,12 @@ class Life:
         self._clock = clock
         self._registry = registry
         self._spool = spool
+        self._folders = folders
         self._settings = settings
         self._admit = admit
-        self.attention = Attention(clock, settings, watcher, self.look)
+        self.attention = Attention(clock, settings, watcher, self.look, folders.new_turn)
         self.opener = Opener(
-            clock, registry, self.attention, spool, settings, archive=archive, now=now
+            clock, registry, self.attention, spool, folders, settings, archive=archive, now=now
         )
         #: What is in the spool of closed streams, until that they are closed is surely on disk.
         self._leftovers: list[tuple[float, Rescue]] = []
@@ -61,12 +63,12 @@ class Life:
         stream = followed.stream
         if stream.rotated_at is None or stream.complete or path in self._registry.current:
             return
-        names = os.path.basename(stream.path), os.path.basename(path)
-        if path != stream.path and is_rotated_name(*names):
+        if path != stream.path and is_rotated_path(stream.path, stream.real, path):
             return
         followed.history = self._registry.history(path)
         followed.history.start = None
         followed.history.wanted = True
+        followed.history.real = stream.real = real_path(path)
         stream.path = path
         stream.ledger = followed.history.ledger
         stream.rotated_at = None
@@ -112,8 +114,11 @@ class Life:
 
     def look_closer(self, followed: Followed) -> None:
         """Look at it, also if it is idle."""
-        self.attention.wake(followed)
-        self.look(followed)
+        if self.attention.is_idle(followed):
+            self.attention.wake(followed)
+        else:
+            self._folders.new_turn()
+            self.look(followed)
 
     def look(self, followed: Followed) -> bool:
         """Whether the file has changed since the last look. Never raises."""
@@ -136,11 +141,14 @@ class Life:
         if size < stream.end or stream.stale or (changed and not stream.source.is_same()):
             self._truncated(followed)
             return True
+        if size > stream.end and stream.complete and _ends_with_a_line(stream):
+            stream.complete = False  # a writer had it open for longer than is usual
         if changed and not stream.complete:
             if not stream.end and stream.rotated_at is None:
                 # It may have been written, copied and truncated before.
-                head = stream.source.head or b""
-                self.opener.adopt(stream.path, followed.history, also=head, after=followed.mtime)
+                path, head = stream.path, stream.source.head or b""
+                if not self.opener.adopt(path, followed.history, also=head, after=followed.mtime):
+                    return True
             followed.mtime = status.st_mtime_ns
             followed.changed_at = self._clock.seconds()
             if size != stream.end:
@@ -179,26 +187,41 @@ class Life:
         elif followed.parked is not None:
             needed = min(needed, restore.first_needed(followed.parked))
         head = stream.source.head or b""
+        opened = self._open_copy(followed, head, seen, needed)
         was_current = self._registry.leave(followed)
         self.attention.drop(followed)
-        copy = history.find_copy(
-            stream.path, head, seen=seen, least=needed, besides=self._registry.keys
-        )
         self._registry.release(followed)
         history.mtime = followed.mtime
-        if copy is None or not self._move_to_copy(followed, copy, seen):
+        if opened is None:
             self._lose(followed, seen, 0)
             self.close(followed, remember=False)
+        else:
+            self._move_to_copy(followed, *opened, seen)
         if was_current:
             self._admit(stream.path)
         self.opener.adopt(stream.path, history, also=head)
 
-    def _move_to_copy(self, followed: Followed, copy: File, seen: int) -> bool:
+    def _open_copy(
+        self, followed: Followed, head: bytes, seen: int, least: int
+    ) -> tuple[int, File] | None:
+        """Raises ``OSError`` where it cannot be told whether there is a copy."""
+        path, history = followed.stream.path, followed.history
+        for _ in range(2):
+            copy = history.find_copy(
+                self.opener.siblings(path, history),
+                head,
+                seen=seen,
+                least=least,
+                besides=self._registry.keys,
+            )
+            opened = None if copy is None else reopen(copy)
+            if opened is not None:
+                return opened
+            self._folders.new_turn()  # it may be younger than what we know of its folder
+        return None
+
+    def _move_to_copy(self, followed: Followed, fd: int, file: File, seen: int) -> None:
         stream = followed.stream
-        opened = reopen(copy)
-        if opened is None:
-            return False
-        fd, file = opened
         stream.move(Source(fd, head=file.head))
         stream.device, stream.inode = file.key
         followed.key, followed.mtime = file.key, file.mtime
@@ -210,7 +233,6 @@ class Life:
         self._registry.add(followed)
         self.attention.poll(followed)
         self._registry.more(followed)
-        return True
 
     # The end
 
@@ -224,16 +246,31 @@ class Life:
                 stream.complete = True
                 self._registry.more(followed)
             elif stream.path not in self._registry.current:
-                self.opener.adopt(stream.path, followed.history)
-                self._admit(stream.path)  # what takes its place may come a little later
+                self._look_for_successor(followed)
         if stream.complete and (stream.settled or _is_at_a_loss(stream)):
             if followed.parked is not None:
                 self._lose(followed, stream.end, 0, "nothing is archived")
+            if status is not None:
+                self._lose_late(stream, status.st_size)
             self.close(followed)
         elif status is not None and status.st_nlink == 0 and stream.archive is not None:
-            self._rescue(followed)
+            self._rescue(followed, status.st_size)
 
-    def _rescue(self, followed: Followed) -> None:
+    def _look_for_successor(self, followed: Followed) -> None:
+        """What takes a file's place may come a little later."""
+        path = followed.stream.path
+        folder = self._folders.signature(os.path.dirname(path))
+        if folder is None or folder != followed.folder or followed.stream.real is not None:
+            followed.folder = folder
+            self.opener.adopt(path, followed.history)
+            self._admit(path)
+
+    def _lose_late(self, stream: Stream, size: int) -> None:
+        """Count what was written after a last line that had no line feed."""
+        why = "the last line, without a line feed, was taken for whole before"
+        self._registry.lose(stream.ledger, stream.path, size - stream.end, why)
+
+    def _rescue(self, followed: Followed, size: int) -> None:
         stream, rescue = followed.stream, followed.rescue
         assert stream.archive is not None
         if rescue is None:
@@ -245,6 +282,7 @@ class Life:
         if not over or not stream.complete or stream.live.position < stream.end:
             return
         # The disk gets its room back.
+        self._lose_late(stream, size)
         self._lose(followed, stream.end, rescue.end, rescue.trouble)
         source = rescue.source()
         if source is None:
@@ -281,7 +319,8 @@ class Life:
         why = why or "it was truncated or taken away"
         self._registry.lose(stream.ledger, stream.path, seen - max(kept, place), why)
         if followed.parked is not None and not kept:
-            restore.give_up(stream.ledger, followed.parked)
+            lines = restore.planned_lines(followed.parked)
+            self._registry.give_up(stream.ledger, stream.path, lines, why)
             followed.parked = None
 
     # Trouble
@@ -326,6 +365,12 @@ def _is_at_its_path(followed: Followed) -> bool:
     except OSError:
         return True  # that cannot be known
     return followed.key == (status.st_dev, status.st_ino)
+
+
+def _ends_with_a_line(stream: Stream) -> bool:
+    """Whether what has been seen of it does: then what follows begins another."""
+    source, end = stream.source, stream.end
+    return end <= source.base or source.read(end - 1, 1) == b"\n"
 
 
 def _is_at_a_loss(stream: Stream) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -22,6 +21,11 @@ Parser = Callable[[str], Mapping[str, Any] | None]
 #: The path under which the ledger counts events that were POSTed; no log file has it.
 POSTED_PATH = "/internal/batch"
 
+#: Bytes, roughly, of the events that are taken apart before they are encoded.
+CHUNK = 1 << 15
+#: What an event takes beside its line's bytes, roughly: in memory, and as JSON at the most.
+_EVENT_SIZE, _JSON_SIZE = 512, 256
+
 _encoder = msgspec.json.Encoder()
 
 
@@ -33,10 +37,9 @@ def object_key(machine_id: str, moment: float, identity: str, start: int, end: i
     return f"{_prefix(machine_id, moment)}-{identity}-{start}-{end}.ndjson"
 
 
-def posted_key(machine_id: str, moment: float, body: bytes) -> str:
-    """The key for events that were POSTed at `moment`."""
-    digest = blake2b(body, digest_size=6).hexdigest()
-    return f"{_prefix(machine_id, moment)}-batch-{digest}.ndjson"
+def posted_key(machine_id: str, moment: float, unique: str) -> str:
+    """The key for events that were POSTed at `moment`; `unique` is another for each POST."""
+    return f"{_prefix(machine_id, moment)}-batch-{unique}.ndjson"
 
 
 def _prefix(machine_id: str, moment: float) -> str:
@@ -52,13 +55,14 @@ def key_of(name: str) -> str:
     return name.replace("%2F", "/").replace("%25", "%")
 
 
-def render(lines: Iterable[bytes], parse: Parser, source: str) -> tuple[bytes, int]:
+def render(lines: Iterable[bytes], parse: Parser, source: str) -> tuple[bytearray, int]:
     """The body for `lines`, and how many of them `parse` does not know: those are
     ``{"raw": …, "source": …}``.
 
     :param source: the log file's base name.
     """
-    unmatched = 0
+    body = bytearray()
+    unmatched = size = 0
     events: list[Mapping[str, Any]] = []
     for line in lines:
         words = text(line)
@@ -67,7 +71,18 @@ def render(lines: Iterable[bytes], parse: Parser, source: str) -> tuple[bytes, i
             unmatched += 1
             event = {"raw": words, "source": source}
         events.append(event)
-    return _encoder.encode_lines(events), unmatched
+        size += len(line) + _EVENT_SIZE
+        if size > CHUNK:
+            body += _encoder.encode_lines(events)
+            events.clear()
+            size = 0
+    body += _encoder.encode_lines(events)
+    return body, unmatched
+
+
+def rendered_size(size: int, lines: int) -> int:
+    """What `render` makes of so many bytes and lines at the most: of a NUL, six bytes."""
+    return size * 6 + lines * _JSON_SIZE
 
 
 def count(body: bytes) -> int:

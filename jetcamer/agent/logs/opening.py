@@ -15,13 +15,17 @@ from twisted.logger import Logger
 from jetcamer.agent.logs import restore
 from jetcamer.agent.logs.attention import Attention
 from jetcamer.agent.logs.checkpoint import StreamState
+from jetcamer.agent.logs.folders import Folders
 from jetcamer.agent.logs.registry import Followed, Registry, TailSettings
 from jetcamer.agent.logs.rescue import Rescue
-from jetcamer.agent.logs.rotation import File, PathHistory, reopen
+from jetcamer.agent.logs.rotation import File, PathHistory, real_path, reopen
 from jetcamer.agent.logs.spool import Spool
 from jetcamer.agent.logs.stream import Cursor, Source, Stream
 
 log = Logger()
+
+#: Files opened in one scan that are logged one by one.
+MAX_LOGGED = 20
 
 
 class Opener:
@@ -33,6 +37,7 @@ class Opener:
         registry: Registry,
         attention: Attention,
         spool: Spool,
+        folders: Folders,
         settings: TailSettings,
         *,
         archive: bool,
@@ -42,25 +47,65 @@ class Opener:
         self._registry = registry
         self._attention = attention
         self._spool = spool
+        self._folders = folders
         self._settings = settings
         self._now = now
         self.archive = archive
         #: The paths that are followed for their own sake.
         self.found: Container[str] = ()
+        #: How many files may be open at the same time, but for those of the last checkpoint.
+        self.max_open = settings.max_open
+        #: Those opened in this scan; None: there is none.
+        self._opened: int | None = None
+        self._said: set[str] = set()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more files can be opened for now."""
+        return len(self._registry.followed) >= self.max_open
+
+    def begin_scan(self) -> None:
+        """Many files may be opened from now on: they are not all logged one by one."""
+        self._opened = 0
+
+    def end_scan(self) -> None:
+        if self._opened is not None and self._opened > MAX_LOGGED:
+            log.info("[logs] following {count} more files", count=self._opened - MAX_LOGGED)
+        self._opened = None
+
+    def siblings(self, path: str, history: PathHistory) -> list[File]:
+        """See `Folders.siblings`."""
+        return self._folders.siblings(path, history.real)
 
     def adopt(
         self, path: str, history: PathHistory, *, also: bytes = b"", after: int | None = None
-    ) -> None:
+    ) -> bool:
         """Follow what was at a path for so short a time that it was not seen there; see
-        `PathHistory.unread`."""
+        `PathHistory.unread`. False where that has to be tried again, which is said."""
         heads = self._registry.heads(history)
-        for file in history.unread(path, self._registry.keys, heads, also=also, after=after):
-            if file.path in self.found:
-                continue  # it is looked at for its own sake
-            opened = reopen(file)
-            if opened is not None:
-                fd, now = opened
-                self.open(now, fd, history, path=path, rotated=True)
+        try:
+            files = self.siblings(path, history)
+            for file in history.unread(files, self._registry.keys, heads, also=also, after=after):
+                if file.path in self.found:
+                    continue  # it is looked at for its own sake
+                if self.is_full:
+                    self._wait(path, f"{self.max_open} files are open already")
+                    return False
+                opened = reopen(file)
+                if opened is not None:
+                    fd, now = opened
+                    self.open(now, fd, history, path=path, rotated=True)
+        except OSError as error:
+            self._wait(path, error.strerror or str(error))
+            return False
+        self._said.discard(path)
+        return True
+
+    def _wait(self, path: str, why: str) -> None:
+        if path not in self._said:
+            self._said.add(path)
+            words = "[logs] {path}: its rotated files cannot be read for now: {why}"
+            log.warn(words, path=path, why=why)
 
     def open(
         self,
@@ -87,6 +132,9 @@ class Opener:
             inode=file.key[1],
             start=start,
         )
+        if not rotated:
+            history.real = real_path(path)
+        stream.real = history.real if state is None or not rotated else state.real
         self._begin(stream, history, file.size, file.mtime, rotated, state)
 
     def open_spooled(self, state: StreamState, history: PathHistory) -> bool:
@@ -106,6 +154,7 @@ class Opener:
             inode=state.inode,
             head=state.head,
         )
+        stream.real = state.real
         place = restore.slowest(state)
         size = max(0, source.base - place) + max(0, state.size - max(place, rescue.end))
         self._registry.lose(
@@ -139,22 +188,31 @@ class Opener:
         followed.rescued = rescue is not None
         if self.archive:
             if state is not None:
-                restore.resume_archive(stream, state)
+                gone = restore.resume_archive(stream, state)
+                why = "they are no longer in the file"
+                self._registry.give_up(stream.ledger, stream.path, gone, why)
             else:
                 stream.archive = Cursor(stream, stream.archived)
         elif state is not None and state.archive is not None:
             followed.parked = state
         followed.safe = followed.noted = min(stream.archived, stream.live_settled)
         self._registry.add(followed)
-        log.info(
-            "[logs] following {path}{rotated} from byte {start} of {size}",
-            path=stream.path,
-            rotated=", the rest of a rotated one," if rotated else "",
-            start=min(followed.safe, stream.end),
-            size=stream.end,
-        )
+        self._log(stream, min(followed.safe, stream.end))
         if rotated:
             self._attention.poll(followed)
         else:
             self._attention.follow(followed)
         self._registry.opened(followed)
+
+    def _log(self, stream: Stream, start: int) -> None:
+        if self._opened is not None:
+            self._opened += 1
+            if self._opened > MAX_LOGGED:
+                return
+        log.info(
+            "[logs] following {path}{rotated} from byte {start} of {size}",
+            path=stream.path,
+            rotated="" if stream.rotated_at is None else ", the rest of a rotated one,",
+            start=start,
+            size=stream.end,
+        )

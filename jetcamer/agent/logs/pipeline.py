@@ -93,6 +93,7 @@ class Pipeline:
             changed=self._checkpoint.touch,
         )
         self.archive: Archive | None = None
+        self._counted = () if restored is None else restored.counted
         self._make_tail = lambda takers: Tail(
             reactor,
             patterns,
@@ -194,6 +195,7 @@ class Pipeline:
             checkpoint=self._checkpoint,
             metadata=self._metadata(),
             say=self._say,
+            counted=self._counted,
             run=self._run,
             check=self._check,
         )
@@ -216,7 +218,12 @@ class Pipeline:
         for path, ledger in self.ledgers.items():
             if path not in paths:  # of what was POSTed
                 paths[path] = PathState(ledger=ledger)
-        return Checkpoint(patterns=self.tail.patterns, streams=streams, paths=paths)
+        return Checkpoint(
+            patterns=self.tail.patterns,
+            streams=streams,
+            paths=paths,
+            counted=self._counted if self.archive is None else self.archive.counted,
+        )
 
     def _write(self, data: bytes) -> None:
         # Live lines may be sent twice after a power failure; archived ones never.

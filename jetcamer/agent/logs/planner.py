@@ -33,9 +33,10 @@ class ArchiveSettings(msgspec.Struct, frozen=True):
     max_bytes: int = 512 << 10
     #: Objects that are planned and not yet uploaded; also of those that were POSTed.
     max_planned: int = 64
-    #: Uploads at the same time, and the bytes of the files that these may hold in memory.
+    #: Uploads at the same time, and the bytes that these may hold in memory. One may be begun
+    #: whatever it needs.
     max_uploads: int = 4
-    max_in_flight_bytes: int = 4 << 20
+    max_in_flight_bytes: int = 8 << 20
 
 
 class Cutter:

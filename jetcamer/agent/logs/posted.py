@@ -1,14 +1,17 @@
 """Events that were POSTed: on disk first, then in the bucket.
 
 In: NDJSON. Out: the same as objects in the bucket, also when the agent was restarted before they
-were uploaded. Only `max_planned` of them are known in memory, and none is held there.
+were uploaded. Only `max_planned` of them are known in memory, beside those that somebody waits
+for, and none is held there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 
-from twisted.internet.defer import Deferred, fail, succeed
+import msgspec
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -18,14 +21,24 @@ from jetcamer.agent.logs.ledger import Ledger
 from jetcamer.agent.logs.objects import POSTED_PATH, count, flat_name, key_of, posted_key
 from jetcamer.agent.logs.s3_errors import UploadError
 from jetcamer.agent.logs.spool import Spool
-from jetcamer.agent.logs.uploads import MakeBody, Outcome, Uploads
+from jetcamer.agent.logs.uploads import Content, MakeBody, Outcome, Uploads
 
 log = Logger()
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """Events that are on disk."""
+
+    #: Fires with their number when they are in the bucket. Fails with `UploadError` where S3 does
+    #: not take them, and with `ArchiveOff` when the agent stops: they are uploaded when it runs
+    #: again. To be cancelled by who waits no longer; that changes nothing else.
+    uploaded: Deferred[int]
 
 
 class Posted:
     """
     :param limit: objects known in memory.
+    :param counted: `Checkpoint.counted`, as it was written last.
     :param run: for writing to the disk.
     :param lost: called with words, when events were put aside or given up.
     """
@@ -38,6 +51,7 @@ class Posted:
         checkpoint: CheckpointWriter,
         *,
         limit: int,
+        counted: Iterable[str],
         run: Run,
         lost: Callable[[str], None],
     ) -> None:
@@ -49,58 +63,67 @@ class Posted:
         self._run = run
         self._lost = lost
         self._known: dict[str, PostedUpload] = {}
-        #: In the bucket and counted; removed when the count is on disk.
-        self._done: set[str] = set()
+        #: In the bucket and in the ledger; removed when that is on disk.
+        self._counted = set(counted)
         self._more_on_disk = True
         self._running = False
 
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """For `Checkpoint.counted`: after a crash they are not to be counted again."""
+        return tuple(self._counted)
+
     def start(self) -> None:
         self._running = True
+        for name in self.counted:
+            self._is_counted(None, name)
         self._load()
 
     def stop(self) -> None:
         self._running = False
-        words = "the agent is stopping; the events are kept and uploaded when it runs again"
         for upload in tuple(self._known.values()):
-            upload.tell(Failure(ArchiveOff(words)))
+            upload.tell(_stopping())
 
-    def submit(self, machine_id: str, moment: float, body: bytes, lines: int) -> Deferred[int]:
+    def submit(self, machine_id: str, moment: float, body: bytes, lines: int) -> Deferred[Stored]:
         """See `Archive.submit`."""
         if not self._running:
             return fail(ArchiveOff("the agent is stopping"))
-        name = flat_name(posted_key(machine_id, moment, body))
-        if name in self._done:
-            return succeed(lines)
-        if name in self._known:
-            return self._known[name].wait()
+        # The name holds the key: each try, also after a restart, is of the same object.
+        name = flat_name(posted_key(machine_id, moment, os.urandom(6).hex()))
         upload = self._known[name] = PostedUpload(self, name, len(body), lines)
-        waiter = upload.wait()
-        self._keep(upload, body)
-        return waiter
-
-    def _keep(self, upload: PostedUpload, body: bytes) -> None:
+        stored: Deferred[Stored] = Deferred()
         kept = False
 
         def keep() -> None:
             nonlocal kept
-            kept = self._spool.put_object(upload.name, body)
+            kept = self._spool.put_object(name, body)
 
         def has_run(result: Failure | None) -> None:
             if kept:
-                upload.kept = True
-                self._uploads.add(upload)
-            else:
-                del self._known[upload.name]
-                words = str(result.value) if result else self._spool.last_error
-                log.warn("[logs] POSTed events are not taken: {why}", why=words)
-                upload.tell(Failure(SpoolFull(f"the events cannot be kept: {words}")))
+                self._kept(upload, stored)
+                return
+            del self._known[name]
+            words = str(result.value) if result else self._spool.last_error
+            log.warn("[logs] POSTed events are not taken: {why}", why=words)
+            stored.errback(SpoolFull(f"the events cannot be kept: {words}"))
 
-        self._run(keep).addBoth(has_run)
+        maybeDeferred(self._run, keep).addBoth(has_run)
+        return stored
+
+    def _kept(self, upload: PostedUpload, stored: Deferred[Stored]) -> None:
+        uploaded = upload.wait()
+        self._uploads.add(upload)
+        if not self._running:
+            upload.tell(_stopping())
+        if stored.called:  # it was cancelled
+            uploaded.addErrback(lambda failure: failure.trap(CancelledError, ArchiveOff))
+            uploaded.cancel()
+        else:
+            stored.callback(Stored(uploaded))
 
     def left(self, upload: PostedUpload) -> None:
         """Nobody waits for it any more: where there are many it need not be known."""
-        many = len(self._known) > self._limit
-        if many and upload.kept and self._uploads.remove(upload):
+        if len(self._known) > self._limit and self._uploads.remove(upload):
             del self._known[upload.name]
             self._more_on_disk = True
 
@@ -108,11 +131,10 @@ class Posted:
         if not self._more_on_disk or len(self._known) > self._limit // 2 or not self._running:
             return
         free = self._limit - len(self._known)
-        found = self._spool.objects(free, self._known.keys() | self._done)
+        found = self._spool.objects(free, self._known.keys() | self._counted)
         self._more_on_disk = len(found) == free
         for name, size in found.items():
             upload = self._known[name] = PostedUpload(self, name, size, 0)
-            upload.kept = True
             self._uploads.add(upload)
 
     def finished(self, upload: PostedUpload, outcome: Outcome, why: str) -> None:
@@ -121,16 +143,16 @@ class Posted:
         ledger = self._ledgers.setdefault(POSTED_PATH, Ledger())
         setattr(ledger, outcome, getattr(ledger, outcome) + upload.lines)
         if outcome == "archived":
-            self._done.add(name)
+            self._counted.add(name)
             self._remove_counted(name)
             upload.tell(upload.lines)
         else:
             self._checkpoint.touch()
-            what = "put aside in the spool" if outcome == "rejected" else "lost"
-            self._lost(f"{upload.lines} POSTed events are {what}: {why}")
-            upload.tell(Failure(UploadError(why, kind="refused")))
             if outcome == "given_up":
                 self._remove(name)
+            upload.tell(Failure(UploadError(why, kind="refused")))
+            what = "put aside in the spool" if outcome == "rejected" else "lost"
+            self._lost(f"{upload.lines} POSTed events are {what}: {why}")
         self._load()
 
     def gone(self, upload: PostedUpload) -> None:
@@ -142,28 +164,34 @@ class Posted:
         """Remove what was uploaded, when its count is on disk: so it is counted once."""
         # One call for each: the first write that has the count removes it.
         written = self._checkpoint.written()
-        written.addCallbacks(self._counted, self._not_counted, (name,), errbackArgs=(name,))
+        written.addCallbacks(self._is_counted, self._not_counted, (name,), errbackArgs=(name,))
 
-    def _counted(self, ignored: None, name: str) -> None:
-        self._remove(name)
-        self._done.discard(name)
+    def _is_counted(self, ignored: None, name: str) -> None:
+        if self._remove(name):
+            self._counted.discard(name)
 
     def _not_counted(self, failure: Failure, name: str) -> None:
         if self._running:
             self._remove_counted(name)
 
-    def _remove(self, name: str) -> None:
+    def _remove(self, name: str) -> bool:
         try:
             self._spool.remove_object(name)
         except OSError as error:
-            # It is uploaded once more after a restart, and overwrites itself.
             log.warn("[logs] spool: {name}: {why}", name=name, why=error.strerror)
+            return False
+        return True
 
     def read(self, name: str) -> bytes:
         return self._spool.read_object(name)
 
     def move_aside(self, name: str) -> bool:
         return self._spool.move_aside(name)
+
+
+def _stopping() -> Failure:
+    words = "the agent is stopping; the events are kept and uploaded when it runs again"
+    return Failure(ArchiveOff(words))
 
 
 class PostedUpload:
@@ -174,28 +202,25 @@ class PostedUpload:
         self.key = key_of(name)
         self.size = size
         self.lines = lines
-        #: On disk.
-        self.kept = False
         self._posted = posted
-        self._waiters: list[Deferred[int]] = []
+        self._waiter: Deferred[int] | None = None
 
     def wait(self) -> Deferred[int]:
-        waiter: Deferred[int] = Deferred(self._leave)
-        self._waiters.append(waiter)
-        return waiter
+        self._waiter = Deferred(self._leave)
+        return self._waiter
 
     def _leave(self, waiter: Deferred[int]) -> None:
-        self._waiters.remove(waiter)
-        if not self._waiters:
-            self._posted.left(self)
+        self._waiter = None
+        self._posted.left(self)
 
     def tell(self, result: int | Failure) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if isinstance(result, Failure):
-                waiter.errback(result)
-            else:
-                waiter.callback(result)
+        waiter, self._waiter = self._waiter, None
+        if waiter is None:
+            return
+        if isinstance(result, Failure):
+            waiter.errback(result)
+        else:
+            waiter.callback(result)
 
     def open(self) -> MakeBody | None:
         body = self._posted.read(self.name)
@@ -209,7 +234,7 @@ class PostedUpload:
             why = error and error.strerror
             log.warn("[logs] spool: {name} cannot be read: {why}", name=self.name, why=why)
 
-    def put_aside(self, body: bytes) -> Deferred[bool]:
+    def put_aside(self, body: Content) -> Deferred[bool]:
         return succeed(self._posted.move_aside(self.name))
 
     def finished(self, outcome: Outcome, unmatched: int, why: str) -> None:

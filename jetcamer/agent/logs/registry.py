@@ -56,6 +56,8 @@ class TailSettings(msgspec.Struct, frozen=True):
     #: Without a change, after which nothing more is expected of a file that was rotated away.
     rotated_grace: float = 60.0
     max_files: int = 512
+    #: With those that were rotated away and are needed still.
+    max_open: int = 2048
 
 
 class Followed:
@@ -63,6 +65,7 @@ class Followed:
 
     __slots__ = (
         "changed_at",
+        "folder",
         "history",
         "key",
         "mtime",
@@ -95,6 +98,9 @@ class Followed:
         #: Why it could not be read, and whether that was said.
         self.trouble: OSError | None = None
         self.said = False
+        #: The state of its path's folder when something was looked for there: see
+        #: `Folders.signature`.
+        self.folder: tuple[int, ...] | None = None
 
 
 #: Tells the server: level, words, path.
@@ -145,7 +151,16 @@ class Registry:
         if size <= 0:
             return
         ledger.missed_bytes += size
-        words = f"{size:,} bytes were lost before they were read: {why}"
+        self._tell_of_loss(path, f"{size:,} bytes were lost before they were read: {why}")
+
+    def give_up(self, ledger: Ledger, path: str, lines: int, why: str) -> None:
+        """Count and say that lines are lost that were read already, if any are."""
+        if lines <= 0:
+            return
+        ledger.given_up += lines
+        self._tell_of_loss(path, f"{lines:,} lines were lost after they were read: {why}")
+
+    def _tell_of_loss(self, path: str, words: str) -> None:
         log.warn("[logs] {path}: {words}", path=path, words=words)
         self._say("warn", words, path)
 

@@ -6,8 +6,6 @@ stream is read on. Must never hold up the agent: it copies a slice at a time.
 
 from __future__ import annotations
 
-import os
-
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from jetcamer.agent.logs.spool import Spool
@@ -46,10 +44,10 @@ class Rescue:
             self._call = None
 
     def source(self) -> Source | None:
-        """What is in the spool, for reading; None where nothing is. Raises ``OSError``."""
+        """What is in the spool, for reading until `close` or `remove`; None where nothing is."""
         if self._kept.fd < 0 or not self._kept.size:
             return None
-        return Source(os.dup(self._kept.fd), base=self._kept.start)
+        return Source(self._kept.fd, base=self._kept.start, borrowed=True)
 
     def close(self) -> None:
         """What is in the spool stays there."""

@@ -6,7 +6,6 @@ In: a stream's state. Out: its positions, or the count of what is lost. Opens no
 from __future__ import annotations
 
 from jetcamer.agent.logs.checkpoint import StreamState
-from jetcamer.agent.logs.ledger import Ledger
 from jetcamer.agent.logs.stream import Cursor, Stream
 
 
@@ -28,24 +27,28 @@ def resume_live(stream: Stream, state: StreamState) -> None:
     stream.live_settled = place
 
 
-def resume_archive(stream: Stream, state: StreamState | None) -> None:
+def resume_archive(stream: Stream, state: StreamState | None) -> int:
     """The archive's place, and the objects it has planned; where it has none, it begins with
-    what the live taker has not read. What is no longer there is given up."""
+    what the live taker has not read. The number of planned lines that are no longer there."""
     if state is None or state.archive is None:
         stream.archived = stream.live.position
         stream.archive = Cursor(stream, stream.archived)
-        return
+        return 0
+    gone = 0
     base = stream.source.base
     for batch in state.batches:
         if batch.start >= base and batch.end <= stream.end:
             stream.batches.append(batch)
         else:
-            stream.ledger.given_up += batch.lines
+            gone += batch.lines
+            if stream.source.head is None:  # the spool: what it has of them is given up as well
+                stream.end = min(stream.end, batch.start)
     place = state.batches[-1].end if state.batches else state.archive
     stream.archive = Cursor(stream, max(base, min(place, stream.end)))
     stream.archived = stream.batches[0].start if stream.batches else stream.archive.position
+    return gone
 
 
-def give_up(ledger: Ledger, state: StreamState) -> None:
-    """Count the lines of the planned objects, which can no longer be made."""
-    ledger.given_up += sum(batch.lines for batch in state.batches)
+def planned_lines(state: StreamState) -> int:
+    """The lines of the planned objects."""
+    return sum(batch.lines for batch in state.batches)

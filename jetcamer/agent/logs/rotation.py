@@ -1,16 +1,16 @@
 """Where a file's bytes went: its rotated siblings, and which of them were dealt with.
 
-In: paths, heads. Out: files that are the same, a copy, or new. Opens files only to read their
-first bytes; keeps none open.
+In: files as they lie there, heads. Out: those that are the same, a copy, or new.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from jetcamer.agent.logs.checkpoint import Head, Known, PathState, StreamState
+from jetcamer.agent.logs.checkpoint import Head, Known, PathState
 from jetcamer.agent.logs.discovery import RefusedError, is_rotated_name, open_log
 from jetcamer.agent.logs.ledger import Ledger
 from jetcamer.agent.logs.stream import HEAD_SIZE, digest
@@ -20,6 +20,9 @@ MIN_HEAD = 64
 
 #: Files that are remembered for each path.
 MAX_KNOWN = 32
+
+#: Errors that say that there is no such file.
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 #: What a file system knows a file by.
 Key = tuple[int, int]
@@ -34,6 +37,11 @@ class File(NamedTuple):
     mtime: int
     head: bytes
 
+    def is_as(self, status: os.stat_result) -> bool:
+        """Whether nothing has changed since."""
+        key = status.st_dev, status.st_ino
+        return (self.key, self.size, self.mtime) == (key, status.st_size, status.st_mtime_ns)
+
     def has(self, head: Head) -> bool:
         """Whether it begins so."""
         return self.size >= head.size and digest(self.head[: head.size]) == head
@@ -45,15 +53,6 @@ class File(NamedTuple):
         return size >= min(len(head), MIN_HEAD) > 0 and self.head[:size] == head[:size]
 
 
-def examine(path: str) -> File:
-    """Raises `RefusedError` or ``OSError``."""
-    fd, status = open_log(path)
-    try:
-        return describe(path, fd, status)
-    finally:
-        os.close(fd)
-
-
 def describe(path: str, fd: int, status: os.stat_result) -> File:
     """Raises ``OSError``."""
     key = status.st_dev, status.st_ino
@@ -61,64 +60,58 @@ def describe(path: str, fd: int, status: os.stat_result) -> File:
 
 
 def reopen(file: File) -> tuple[int, File] | None:
-    """A file that was examined, if it is still the same."""
+    """A file that was examined, if it is still the same. Raises ``OSError``, but not where it is
+    gone."""
     try:
         fd, status = open_log(file.path)
-    except (OSError, RefusedError):
+    except RefusedError:
         return None
+    except OSError as error:
+        if error.errno in GONE or isinstance(error, PermissionError):
+            return None
+        raise
     try:
         now = describe(file.path, fd, status)
-    except OSError:
+    except BaseException:
         os.close(fd)
-        return None
+        raise
     if now.key == file.key and now.head.startswith(file.head):
         return fd, now
     os.close(fd)
     return None
 
 
-def siblings(path: str) -> list[File]:
-    """The files beside `path` that look like rotated ones of it, oldest first. Those that cannot
-    be read are left out."""
+def real_path(path: str) -> str | None:
+    """Where the file at a path lies, if the path is a symbolic link."""
+    real = os.path.realpath(path)
     folder, name = os.path.split(path)
-    stem = os.path.splitext(name)[0]
-
-    def is_rotated(entry: os.DirEntry[str]) -> bool:
-        return entry.name.startswith(stem) and is_rotated_name(name, entry.name)
-
-    return _files(folder, is_rotated)
+    return None if real == os.path.join(os.path.realpath(folder), name) else real
 
 
-def _files(folder: str, wanted: Callable[[os.DirEntry[str]], bool]) -> list[File]:
-    found = []
-    try:
-        with os.scandir(folder) as entries:
-            paths = [entry.path for entry in entries if wanted(entry)]
-    except OSError:
-        return []
-    for path in paths:
-        try:
-            found.append(examine(path))
-        except (OSError, RefusedError):
-            continue
-    found.sort(key=lambda file: file.mtime)
-    return found
+def is_rotated_path(path: str, real: str | None, other: str) -> bool:
+    """Whether `other` is named as a rotation of the file at `path` is, which may be a symbolic
+    link to `real`."""
+    name = os.path.basename(other)
+    return any(is_rotated_name(os.path.basename(place), name) for place in (path, real or path))
 
 
 class PathHistory:
     """What is remembered of a path.
 
-    `start` is set while no file of it could be read yet: where reading is to begin. `mtime` is
-    the time of change, in nanoseconds, of the newest file that was read and rotated away, or
-    None. `copies` are the inodes of what was found to be a copy of the present file. `wanted`:
-    the path was found by a pattern.
+    `start` is set while no file of it could be read yet: where reading is to begin in the one
+    whose inode is `start_of`. `real` is where the file lies, if the path is a symbolic link.
+    `mtime` is the time of change, in nanoseconds, of the newest file that was read and rotated
+    away, or None. `copies` are the inodes of what was found to be a copy of the present file.
+    `wanted`: the path was found by a pattern.
     """
 
-    __slots__ = ("copies", "known", "ledger", "mtime", "start", "wanted")
+    __slots__ = ("copies", "known", "ledger", "mtime", "real", "start", "start_of", "wanted")
 
     def __init__(self, ledger: Ledger, state: PathState | None = None) -> None:
         self.ledger = ledger
         self.start = None if state is None else state.start
+        self.start_of = None if state is None else state.start_of
+        self.real: str | None = None
         self.wanted = False
         self.mtime: int | None = None
         self.copies: set[int] = set()
@@ -128,7 +121,14 @@ class PathHistory:
 
     def state(self) -> PathState:
         known = tuple(Known(inode, head) for inode, head in self.known.items())
-        return PathState(known=known, start=self.start, ledger=self.ledger)
+        return PathState(known=known, start=self.start, start_of=self.start_of, ledger=self.ledger)
+
+    def begin(self, file: File) -> int:
+        """Where to read a file from that is the first of the path that can be read."""
+        start, self.start = self.start, None
+        is_other = self.start_of not in (None, file.key[1])
+        self.start_of = None
+        return 0 if start is None or is_other or start > file.size else start
 
     def remember(self, inode: int, head: Head) -> None:
         """A file was dealt with. An empty one is nothing to be known by."""
@@ -145,16 +145,22 @@ class PathHistory:
         # A file of few bytes was known as a whole.
         return head.size >= MIN_HEAD or file.size == head.size
 
-    def remember_siblings(self, path: str) -> None:
+    def remember_all(self, files: Sequence[File]) -> None:
         """What lies beside a file that is seen for the first time is none of ours."""
-        for file in siblings(path)[-MAX_KNOWN:]:
+        for file in files[-MAX_KNOWN:]:
             self.remember(file.key[1], digest(file.head))
 
     def find_copy(
-        self, path: str, head: Head | bytes, *, seen: int, least: int, besides: Iterable[Key]
+        self,
+        files: Iterable[File],
+        head: Head | bytes,
+        *,
+        seen: int,
+        least: int,
+        besides: Iterable[Key],
     ) -> File | None:
-        """The copy that was made before the file at `path` was truncated; it has `least` bytes or
-        more of the `seen` that were there.
+        """The copy, among siblings, that was made before a file was truncated; it has `least`
+        bytes or more of the `seen` that were there.
 
         Where the file was too short to be recognised by its head, all of it has to be the head;
         and then only a file that was never seen before is taken for its copy.
@@ -166,7 +172,7 @@ class PathHistory:
             return None
         taken = set(besides)
         best: File | None = None
-        for file in siblings(path):
+        for file in files:
             if not size or file.key in taken or file.size < least:
                 continue
             if not (file.is_like(head) if isinstance(head, bytes) else file.has(head)):
@@ -181,22 +187,22 @@ class PathHistory:
 
     def unread(
         self,
-        path: str,
+        files: Iterable[File],
         besides: Iterable[Key],
         heads: Iterable[bytes],
         *,
         also: bytes = b"",
         after: int | None = None,
     ) -> list[File]:
-        """The files that were at `path` for so short a time that nobody saw them there, oldest
-        first; and remembers what is only a copy.
+        """The siblings, of all in order, that were at the path for so short a time that nobody
+        saw them there; and remembers what is only a copy.
 
         :param heads: how files begin of which there may be copies.
         :param also: another, which may be short.
         :param after: what was changed before that is older; by default, before `mtime`.
         """
         taken = set(besides)
-        files = [file for file in siblings(path) if file.key not in taken]
+        files = [file for file in files if file.key not in taken]
         if after is None:
             after = self.mtime
         if after is None:
@@ -217,35 +223,3 @@ class PathHistory:
         self.copies.add(file.key[1])
         self.remember(file.key[1], digest(file.head))
         return True
-
-
-def find_renamed(state: StreamState) -> File | None:
-    """The file of a stream as it was at the last checkpoint: at its path, or elsewhere in the
-    same folder. Raises ``OSError`` where it lies at its path and cannot be read."""
-    try:
-        status = os.stat(state.path)
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    else:
-        if status.st_ino == state.inode:
-            try:
-                file = examine(state.path)
-            except RefusedError:
-                return None
-            if _is_of(state, file):
-                return file
-    folder, name = os.path.split(state.path)
-    for file in _files(folder, lambda entry: entry.inode() == state.inode):
-        if file.path == state.path or not _is_of(state, file):
-            continue
-        # Few bytes show nothing where the inode may have been given to any other file.
-        if state.head.size >= MIN_HEAD or is_rotated_name(name, os.path.basename(file.path)):
-            return file
-    return None
-
-
-def _is_of(state: StreamState, file: File) -> bool:
-    if file.key[1] != state.inode or not file.has(state.head):
-        return False
-    # The number of a device may be another after the machine was started anew.
-    return file.key[0] == state.device or state.head.size >= MIN_HEAD

@@ -40,7 +40,8 @@ MAX_METADATA = 400
 _PRINTABLE = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) != "%")
 _HALF_ESCAPE = re.compile("%.?$")
 
-_Body = Callable[[], bytes]
+_Content = bytes | bytearray
+_Body = Callable[[], _Content]
 
 
 class Uploader(Protocol):
@@ -97,11 +98,22 @@ class S3Uploader:
         with self._changed:
             self._queue.append(job)
             if self._idle < len(self._queue) and self._threads < self._limit:
-                self._threads += 1
-                name = f"jetcamer-s3-{self._threads}"
-                threading.Thread(target=self._work, name=name, daemon=True).start()
+                self._start_thread()
             self._changed.notify()
+            if not self._threads:
+                self._queue.remove(job)
+                self._waiting.remove(job)
+                words = "the system gives no thread to upload in"
+                return fail(UploadError(words, kind="transient", code="RuntimeError"))
         return job.done
+
+    def _start_thread(self) -> None:
+        self._threads += 1
+        name = f"jetcamer-s3-{self._threads}"
+        try:
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+        except RuntimeError:  # those that run take what waits
+            self._threads -= 1
 
     def stop(self) -> None:
         """What waits fails with ``CancelledError`` now; what is under way ends when it ends, and
@@ -169,7 +181,7 @@ class S3Uploader:
                 self._drop_client(client)
             raise
 
-    def _put(self, client: Any, job: _Job, body: bytes) -> None:
+    def _put(self, client: Any, job: _Job, body: _Content) -> None:
         if self._has_bucket(client, job, body):
             return
         with self._bucket_lock:
@@ -179,7 +191,7 @@ class S3Uploader:
                 self._reactor.callFromThread(self._bucket_made)
                 put_object(client, self.access, job.key, body, job.metadata)
 
-    def _has_bucket(self, client: Any, job: _Job, body: bytes) -> bool:
+    def _has_bucket(self, client: Any, job: _Job, body: _Content) -> bool:
         """Upload, unless there is no bucket."""
         try:
             put_object(client, self.access, job.key, body, job.metadata)

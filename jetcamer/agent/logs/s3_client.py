@@ -94,7 +94,7 @@ def make_client(
         read_timeout=read_timeout,
         retries={"total_max_attempts": 1, "mode": "standard"},
         max_pool_connections=connections,
-        user_agent_extra=f"JetCamer/{__version__}",
+        user_agent=f"JetCamer/{__version__}",
         **options,
     )
     return session.create_client(
@@ -103,7 +103,7 @@ def make_client(
 
 
 def put_object(
-    client: Any, access: S3Access, key: str, body: bytes, metadata: dict[str, str]
+    client: Any, access: S3Access, key: str, body: bytes | bytearray, metadata: dict[str, str]
 ) -> None:
     """Upload one object. Raises `UploadError`."""
     try:

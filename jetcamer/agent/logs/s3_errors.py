@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from jetcamer.agent.logs.s3_client import S3Access
 
-Kind = Literal["transient", "refused", "environment"]
+Kind = Literal["transient", "environment", "refused", "too_large"]
 
 PUT, LIST, CREATE = "s3:PutObject", "s3:ListBucket", "s3:CreateBucket"
 
@@ -47,8 +47,12 @@ _TRANSIENT = {
     "XAmzContentSHA256Mismatch",
 }
 _TRANSIENT_STATUS = {408, 409, 425, 429}
-#: Statuses with which S3 refuses an object for its own sake, unless a code says otherwise.
-_REFUSED_STATUS = {400, 411, 412, 413, 414, 431}
+#: Statuses that may be about this object alone, unless a code says otherwise.
+_REFUSED_STATUS = {400, 411, 412, 431}
+_TOO_LARGE = {"EntityTooLarge", "KeyTooLongError", "MaxMessageLengthExceeded"}
+_TOO_LARGE_STATUS = {413, 414}
+#: What imitators call a bucket or a disk that is full, each in its own way.
+_FULL = re.compile("Quota|StorageFull|InsufficientStorage")
 _ENVIRONMENT = {
     "AuthorizationQueryParametersError",
     "InvalidBucketName",
@@ -84,7 +88,8 @@ class UploadError(Exception):
 
     kind: Kind
     """``transient``: the network, or S3 has trouble. ``environment``: credentials, permissions,
-    bucket, region or clock, so that nothing else could be uploaded either. ``refused``: this
+    bucket, region or clock, so that nothing else could be uploaded either. ``refused``: the
+    request; whether for the object's own sake shows when S3 takes others. ``too_large``: the
     object, for its own sake."""
 
     retry_after: float | None
@@ -184,8 +189,11 @@ class _Answered:
             or code.startswith("KMS")
         ):
             return self._failed("environment", self._refuses("the request"))
-        if status in _REFUSED_STATUS and self._action == PUT:
-            return self._failed("refused", self._refuses("the object"))
+        if self._action == PUT:
+            if code in _TOO_LARGE or status in _TOO_LARGE_STATUS:
+                return self._failed("too_large", self._refuses("the object"))
+            if status in _REFUSED_STATUS:
+                return self._failed("refused", self._refuses("the request"))
         return self._failed("environment", self._refuses("the request"))
 
     def _failed(self, kind: Kind, words: str) -> UploadError:
@@ -223,6 +231,8 @@ class _Answered:
                 f"bucket {bucket} belongs to another account, and these credentials may not use "
                 "it: choose another name (s3Bucket)"
             )
+        if _FULL.search(code):
+            return f"bucket {bucket} is full, or a quota is used up ({self._named()})"
         return None
 
     def _denied(self) -> str:

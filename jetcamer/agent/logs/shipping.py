@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from jetcamer.agent.logs.archive import Archive
     from jetcamer.agent.logs.live import Queue
     from jetcamer.agent.logs.pipeline import Pipeline
+    from jetcamer.agent.logs.posted import Stored
     from jetcamer.agent.logs.s3 import S3Uploader
     from jetcamer.agent.logs.s3_client import S3Access
 
@@ -141,7 +142,7 @@ class LogShipping(Service):
         if self.running:
             self._look()
 
-    def upload_batch(self, body: bytes, count: int) -> Deferred[int]:
+    def upload_batch(self, body: bytes, count: int) -> Deferred[Stored]:
         """Archive events that were POSTed; see `Archive.submit`. Fails with `ArchiveOff` too."""
         archive = self._archive
         if archive is None:

@@ -88,7 +88,7 @@ class Spool:
 
     # Objects
 
-    def put_object(self, name: str, body: bytes) -> bool:
+    def put_object(self, name: str, body: bytes | bytearray) -> bool:
         """Keep an object, on disk when this returns. False: there is no room, see `last_error`."""
         return self._store(_OBJECTS, name, body)
 
@@ -118,16 +118,16 @@ class Spool:
             os.unlink(path)
             self.release(_cost(size))
 
-    def put_aside(self, name: str, body: bytes) -> bool:
+    def put_aside(self, name: str, body: bytes | bytearray) -> bool:
         """Keep an object that S3 does not take, for a person to look at; nothing here removes it.
         False: there is no room."""
         return self._store(_ASIDE, name, body)
 
     def move_aside(self, name: str) -> bool:
         """`put_aside` for an object that is here already."""
+        place = self._path(_ASIDE, name)
         try:
             self._make_directory(_ASIDE)
-            place = self._path(_ASIDE, name)
             replaced = _size(place)
             os.replace(self._path(_OBJECTS, name), place)
         except OSError as error:
@@ -140,7 +140,7 @@ class Spool:
             self.release(_cost(replaced))
         return True
 
-    def _store(self, kind: str, name: str, body: bytes) -> bool:
+    def _store(self, kind: str, name: str, body: bytes | bytearray) -> bool:
         cost = _cost(len(body))
         if self.reserve(cost, cost) == 0:
             return False

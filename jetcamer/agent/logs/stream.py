@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections import deque
 from hashlib import blake2b
-from threading import Lock
 
 from jetcamer.agent.logs.checkpoint import Batch, Head, StreamState
 from jetcamer.agent.logs.ledger import Ledger
@@ -33,26 +32,26 @@ def digest(head: bytes) -> Head:
 
 class Source:
     """Where a stream's bytes are: the open file `fd`, whose first byte is the stream's `base`.
-
-    Reading is safe in any thread: a file that is closed meanwhile gives ``OSError``, never the
-    bytes of another that got its number.
+    One that was closed gives ``OSError``, never the bytes of another that got its number.
 
     :param head: the file's first bytes, by which a truncation is noticed; None for a file that
         nobody else writes (the spool's).
+    :param borrowed: somebody else closes the file, and later than this.
     """
 
-    __slots__ = ("_lock", "base", "fd", "head")
+    __slots__ = ("_borrowed", "base", "fd", "head")
 
-    def __init__(self, fd: int, *, base: int = 0, head: bytes | None = None) -> None:
+    def __init__(
+        self, fd: int, *, base: int = 0, head: bytes | None = None, borrowed: bool = False
+    ) -> None:
         self.fd = fd
         self.base = base
         self.head = head
-        self._lock = Lock()
+        self._borrowed = borrowed
 
     def read(self, offset: int, size: int) -> bytes:
         """From the stream's `offset`, which is not before `base`. Raises ``OSError``."""
-        with self._lock:
-            return os.pread(self.fd, size, offset - self.base)
+        return os.pread(self.fd, size, offset - self.base)
 
     def size(self) -> int:
         """The stream's end by this source."""
@@ -69,9 +68,8 @@ class Source:
         return True
 
     def close(self) -> None:
-        with self._lock:
-            fd, self.fd = self.fd, -1
-        if fd >= 0:
+        fd, self.fd = self.fd, -1
+        if fd >= 0 and not self._borrowed:
             os.close(fd)
 
 
@@ -102,6 +100,8 @@ class Stream:
         self.ledger = ledger
         self.device = device
         self.inode = inode
+        #: Where the file was, if the path was a symbolic link.
+        self.real: str | None = None
         #: The size seen last, as an offset.
         self.end = start
         #: When, by the clock, the file was found to be no longer what its path names.
@@ -129,15 +129,9 @@ class Stream:
         """Up to `size` bytes. None are given, and the stream becomes `stale`, when the file no
         longer begins as it did. Raises ``OSError`` as the disk does."""
         source = self.source
-        try:
-            data = source.read(offset, size) if offset >= source.base else b""
-            # In this order: what was read before a truncation is ours.
-            is_same = source.is_same()
-        except OSError:
-            if source is self.source:
-                raise
-            return self.read(offset, size)  # it was moved meanwhile
-        if self.stale or not is_same:
+        data = source.read(offset, size) if offset >= source.base else b""
+        # In this order: what was read before a truncation is ours.
+        if not source.is_same() or self.stale:
             self.stale = True
             return b""
         return data
@@ -178,6 +172,7 @@ class Stream:
             archive=None if self.archive is None else self.archived,
             batches=tuple(self.batches),
             rotated=self.rotated_at is not None,
+            real=self.real,
         )
 
 

@@ -17,10 +17,11 @@ from twisted.logger import Logger
 
 from jetcamer.agent.logs import restore
 from jetcamer.agent.logs.checkpoint import Checkpoint, PathState, StreamState
-from jetcamer.agent.logs.discovery import Discovery, RefusedError, is_rotated_name, open_log
+from jetcamer.agent.logs.discovery import Discovery, RefusedError, open_log
+from jetcamer.agent.logs.folders import Folders
 from jetcamer.agent.logs.ledger import Ledger
 from jetcamer.agent.logs.life import Life
-from jetcamer.agent.logs.registry import Registry, Say, TailSettings, Taker, unheard
+from jetcamer.agent.logs.registry import EARLIER, Registry, Say, TailSettings, Taker, unheard
 from jetcamer.agent.logs.restoring import Restorer
 from jetcamer.agent.logs.rotation import (
     MIN_HEAD,
@@ -28,10 +29,13 @@ from jetcamer.agent.logs.rotation import (
     Key,
     PathHistory,
     describe,
+    is_rotated_path,
+    real_path,
 )
 from jetcamer.agent.logs.spool import Spool
 from jetcamer.agent.logs.stream import Stream
 from jetcamer.agent.logs.watch import Watcher
+from jetcamer.daemon.limits import raise_file_limit
 from jetcamer.net.timers import RepeatingTimer
 
 __all__ = ["Tail", "TailSettings", "Taker"]
@@ -40,6 +44,9 @@ log = Logger()
 
 #: `PathState.start` of what could not even be looked at: all that is there when it can be.
 UNSEEN = -1
+
+#: File descriptors that are left for other things than log files.
+OTHER_FILES = 128
 
 CURE = "; the agent's user has to be in the group that may, on Debian: adm"
 
@@ -82,18 +89,20 @@ class Tail:
         self._defaults = defaults
         self._max_files = settings.max_files
         self._registry = Registry(takers, ledgers, changed, say)
+        self._folders = Folders(now)
         self._life = Life(
             clock,
             self._registry,
             spool,
             watcher,
+            self._folders,
             settings,
             archive=archive,
             now=now,
             admit=self._admit_successor,
         )
         self._opener = self._life.opener
-        self._restorer = Restorer(self._registry, self._opener, restored.streams)
+        self._restorer = Restorer(self._registry, self._opener, self._folders, restored.streams)
         self._discovery = Discovery(patterns, now=now)
         self._found: Mapping[str, str] = {}
         self._scanned = set(restored.patterns)
@@ -123,19 +132,31 @@ class Tail:
 
     def start(self) -> None:
         """Open what there is; the takers hear of it before this returns."""
+        self._opener.max_open = min(self._opener.max_open, raise_file_limit() - OTHER_FILES)
         paths, self._paths = self._paths, {}
+        self._sweep(known_by=paths)
         for path, state in paths.items():
             if state.start == UNSEEN:
                 self._unseen.add(path)
             else:
                 ledger = self._registry.ledgers.setdefault(path, state.ledger)
                 self._registry.histories[path] = PathHistory(ledger, state)
-        self._spool.sweep([state.id for state in self._restorer.waiting])
         self._scan()
         if not self._defaults:
             for pattern in set(self._discovery.patterns).difference(self._found.values()):
                 log.warn("[logs] {pattern}: there is no such file yet", pattern=pattern)
         self._timer.start()
+
+    def _sweep(self, known_by: Mapping[str, PathState]) -> None:
+        """Empty the spool of the streams that are over. A checkpoint that names no path is none:
+        then it is lost what was kept."""
+        before = self._spool.used
+        self._spool.sweep([state.id for state in self._restorer.waiting])
+        size = before - self._spool.used
+        if size and not known_by:
+            why = "no checkpoint says what the rest of a deleted file in the spool belongs to"
+            self._registry.lose(self._registry.history(EARLIER).ledger, EARLIER, size, why)
+            self._changed()
 
     def stop(self) -> None:
         """Close every file; the takers are not told."""
@@ -153,7 +174,9 @@ class Tail:
         self._opener.archive = True
         for followed in self._registry.followed.values():
             stream = followed.stream
-            restore.resume_archive(stream, followed.parked)
+            gone = restore.resume_archive(stream, followed.parked)
+            why = "they are no longer in the file"
+            self._registry.give_up(stream.ledger, stream.path, gone, why)
             followed.parked = None
             followed.safe = followed.noted = min(stream.archived, stream.live_settled)
         self._registry.add_taker(taker)
@@ -191,8 +214,19 @@ class Tail:
     # Searching
 
     def _scan(self) -> None:
+        self._folders.new_turn()
+        self._folders.forget_unused()
+        self._opener.begin_scan()
+        try:
+            self._search()
+        finally:
+            self._opener.end_scan()
+
+    def _search(self) -> None:
         self._found = self._opener.found = self._discovery.look()
         unseen, self._unseen = self._unseen, set(self._discovery.unlisted)
+        if self._scanned.issuperset(self._discovery.patterns):
+            self._unseen &= unseen  # others were listed before
         ignored = dict.fromkeys(self._discovery.misnamed, "its name is not UTF-8")
         for folder, why in self._discovery.unlisted.items():
             ignored[folder] = f"cannot be listed: {why}{CURE}"
@@ -250,41 +284,47 @@ class Tail:
             return True
         if self._skipped.get(path) == key:
             return True
-        if len(registry.current) >= self._max_files:
+        if len(registry.current) >= self._max_files or self._opener.is_full:
             return False
         history = registry.histories.get(path)
         first_sight = history is None and self._is_first_sight(path, unseen)
         try:
-            fd, status = open_log(path)
+            opened = self._open_own(path)
         except OSError:
             if first_sight:
-                registry.history(path).start = status.st_size
+                history = registry.history(path)
+                history.start, history.start_of = status.st_size, status.st_ino
                 self._changed()
             raise
-        try:
-            file = describe(path, fd, status)
-            is_own = file.key not in registry.keys and self._is_own(file)
-        except BaseException:
-            os.close(fd)
-            raise
-        if not is_own:
-            os.close(fd)
+        if opened is None:
             return True
-        if any(known.knows(file) for known in registry.histories.values()):
+        fd, file, beside = opened
+        is_known = any(known.knows(file) for known in registry.histories.values())
+        history = registry.history(path)
+        start = history.begin(file)
+        if is_known or first_sight:
             start = file.size
-        elif history is None:
-            start = file.size if first_sight else 0
-        else:
-            start = history.start or 0
-            if start > file.size:
-                start = 0
-        if history is None or history.start is not None:
-            history = registry.history(path)
-            history.start = None
-            history.remember_siblings(path)
+        history.remember_all(beside)
         history.wanted = True
         self._opener.open(file, fd, history, path=path, start=start)
         return True
+
+    def _open_own(self, path: str) -> tuple[int, File, list[File]] | None:
+        """A found file, open; and what lies beside it and was never looked at. None where it is
+        not one to follow. Raises `RefusedError` or ``OSError``."""
+        history = self._registry.histories.get(path)
+        is_new = history is None or history.start is not None
+        fd, status = open_log(path)
+        try:
+            file = describe(path, fd, status)
+            if file.key not in self._registry.keys and self._is_own(file):
+                beside = self._folders.siblings(path, real_path(path)) if is_new else []
+                return fd, file, beside
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        return None
 
     def _admit_successor(self, path: str) -> None:
         """A file is no longer at its path; maybe another is."""
@@ -299,10 +339,15 @@ class Tail:
     def _is_own(self, file: File) -> bool:
         """Whether a found file is one to follow, and not a rotated one that was dealt with, or
         the copy of one that is followed."""
-        folder, name = os.path.split(file.path)
+        folder = os.path.dirname(file.path)
         for path, history in self._registry.histories.items():
-            parent, base = os.path.split(path)
-            if parent != folder or not is_rotated_name(base, name):
+            if history.real is None and not file.path.startswith(path[: path.rfind(".")]):
+                continue  # there may be many
+            if folder not in (os.path.dirname(path), os.path.dirname(history.real or "")):
+                continue
+            if file.path in (path, history.real) or not is_rotated_path(
+                path, history.real, file.path
+            ):
                 continue
             is_old = history.mtime is not None and file.mtime < history.mtime
             if not is_old and not history.knows(file):
@@ -329,10 +374,12 @@ class Tail:
             if path in self._registry.current:
                 log.info("[logs] {path}: can be read now", path=path)
         if refused > self.refused:
+            followed = self._registry.followed if self._opener.is_full else self._registry.current
             log.warn(
-                "[logs] {refused} files are not read: {limit} are followed already",
+                "[logs] {refused} files are not read: {count} are {what} already",
                 refused=refused,
-                limit=self._max_files,
+                count=len(followed),
+                what="open" if self._opener.is_full else "followed",
             )
         self.ignored, self.refused = ignored, refused
         if len(self._skipped) > len(self._found):

@@ -2,7 +2,7 @@
 
 In: objects whose place is known and which may be uploaded now. Out: for each, once, what became of
 it. Only what is being uploaded is in memory, and that is bounded in bytes. Must never give an
-object up because S3 or the network has trouble.
+object up because S3 or the network has trouble, nor hold up the others for one that has.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from jetcamer.agent.logs.outage import Outage
+from jetcamer.agent.logs.blame import Blame
+from jetcamer.agent.logs.outage import MAX_DELAY, Outage, back_off
 from jetcamer.agent.logs.planner import ArchiveSettings
-from jetcamer.agent.logs.s3_errors import UploadError
+from jetcamer.agent.logs.s3_errors import Kind, UploadError
 
 log = Logger()
-
-#: Tries of an object that S3 refuses for its own sake.
-MAX_REFUSALS = 3
 
 #: Seconds that uploads which are under way have left at the end.
 STOP_SECONDS = 1.0
@@ -31,15 +30,17 @@ STOP_SECONDS = 1.0
 #: What became of an object; the name of its count in the ledger.
 Outcome = Literal["archived", "rejected", "given_up"]
 
+Content = bytes | bytearray
+
 #: Makes an object's body, in a thread, and counts its lines that are of no known format.
-MakeBody = Callable[[], tuple[bytes, int]]
+MakeBody = Callable[[], tuple[Content, int]]
 
 
 class Uploader(Protocol):
     """`jetcamer.agent.logs.s3.Uploader`, which is imported only where there is one."""
 
     def put(
-        self, key: str, make_body: Callable[[], bytes], metadata: Mapping[str, str]
+        self, key: str, make_body: Callable[[], Content], metadata: Mapping[str, str]
     ) -> Deferred[None]: ...
 
 
@@ -54,7 +55,7 @@ class Upload(Protocol):
 
     @property
     def size(self) -> int:
-        """Bytes that it holds in memory while it is uploaded."""
+        """Bytes that it holds in memory while it is uploaded, at the most."""
 
     def open(self) -> MakeBody | None:
         """Read it; None where that is not possible now. Raises ``OSError`` as well."""
@@ -62,8 +63,9 @@ class Upload(Protocol):
     def unreadable(self, error: OSError | None) -> None:
         """It was, and waits for `Uploads.try_again`."""
 
-    def put_aside(self, body: bytes) -> Deferred[bool]:
-        """S3 does not take it. Whether there was room for it."""
+    def put_aside(self, body: Content) -> Deferred[bool]:
+        """S3 does not take it. Whether there was room for it; where this fails, it is uploaded
+        once more."""
 
     def finished(self, outcome: Outcome, unmatched: int, why: str) -> None:
         """The last call."""
@@ -86,16 +88,19 @@ class Uploads:
         self.objects = 0
         #: Whether the last upload succeeded.
         self.succeeded = False
-        #: Bytes in memory now.
+        #: Bytes in memory now, at the most.
         self.in_flight_bytes = 0
         self._clock = clock
         self._settings = settings
         self._metadata = metadata
         self._uploader: Uploader | None = None
+        self._random = random
         self._outage = Outage(clock, random)
         self._ready: deque[Upload] = deque()
         self._unreadable: list[Upload] = []
-        self._refusals: dict[Upload, int] = {}
+        self._blame = Blame(clock)
+        #: Those that fail for their own sake, and when each is due to be tried again.
+        self._resting: dict[Upload, float] = {}
         self._in_flight: set[Upload] = set()
         self._probe: Upload | None = None
         self._withdrawn: set[Upload] = set()
@@ -114,6 +119,8 @@ class Uploads:
         self._uploader = uploader
         self._outage.retry_now()
         self._probe = None
+        self._ready.extend(self._resting)
+        self._resting.clear()
         self._go_on()
 
     @property
@@ -122,8 +129,8 @@ class Uploads:
 
     @property
     def last_error(self) -> str | None:
-        """Why the last upload failed; None when it succeeded."""
-        return self._outage.words
+        """Why the last upload failed, or why one does that holds nothing up; else None."""
+        return self._outage.words or self._blame.words
 
     @property
     def retry_seconds(self) -> float | None:
@@ -133,7 +140,7 @@ class Uploads:
 
     @property
     def waiting_lines(self) -> int:
-        return sum(upload.lines for upload in (*self._ready, *self._in_flight))
+        return sum(upload.lines for upload in (*self._ready, *self._resting, *self._in_flight))
 
     def start(self) -> None:
         self._running = True
@@ -168,7 +175,8 @@ class Uploads:
         """Forget `upload`, unless it is under way: then False."""
         if upload in self._in_flight:
             return False
-        self._refusals.pop(upload, None)
+        self._blame.forget(upload)
+        self._resting.pop(upload, None)
         if upload in self._ready:
             self._ready.remove(upload)
         if upload in self._unreadable:
@@ -181,9 +189,14 @@ class Uploads:
             self._withdrawn.add(upload)
 
     def try_again(self) -> None:
-        """Objects that could not be read may be there again."""
+        """To be called every few seconds, and when objects that could not be read may be there
+        again."""
         self._ready.extendleft(reversed(self._unreadable))
         self._unreadable.clear()
+        now = self._clock.seconds()
+        for upload in [upload for upload, due in self._resting.items() if due <= now]:
+            del self._resting[upload]
+            self._ready.append(upload)
         self._go_on()
 
     # One after the other
@@ -240,77 +253,97 @@ class Uploads:
         if self._outage.lasts:
             self._probe = upload
         self._in_flight.add(upload)
-        Deferred.fromCoroutine(self._upload(upload, uploader, make_body)).addErrback(
-            lambda failure: log.failure("an upload's end failed", failure)
-        ).addBoth(self._ended, upload, size)
+        done = Deferred.fromCoroutine(self._upload(upload, uploader, _Body(make_body)))
+        done.addErrback(self._broke, upload).addBoth(self._ended, upload, size)
+
+    def _broke(self, failure: Failure, upload: Upload) -> None:
+        log.failure("[s3] {key}: the end of an upload failed", failure, key=upload.key)
+        self._rest(upload, MAX_DELAY)
 
     def _ended(self, ignored: object, upload: Upload, size: int) -> None:
         self._in_flight.remove(upload)
         self.in_flight_bytes -= size
-        self._withdrawn.discard(upload)
+        if upload in self._withdrawn:
+            self._withdrawn.discard(upload)
+            self._blame.forget(upload)
         if self._probe is upload:
             self._probe = None
         if not self._in_flight:
             self._has_stopped()
         self._go_on()
 
-    async def _upload(self, upload: Upload, uploader: Uploader, make_body: MakeBody) -> None:
+    async def _upload(self, upload: Upload, uploader: Uploader, body: _Body) -> None:
         began = self._outage.round
-        body = _Body(make_body)
         words: str
+        kind: Kind = "transient"
         retry_after = None
-        refused = False
         try:
             await uploader.put(upload.key, body, self._metadata)
         except UploadError as error:
-            words, retry_after, refused = str(error), error.retry_after, error.kind == "refused"
+            words, kind, retry_after = str(error), error.kind, error.retry_after
         except CancelledError:
-            if uploader is not self._uploader:  # it was stopped
+            if uploader is not self._uploader or not self._running:  # it was stopped
                 self._again(upload)
                 return
             words = "the upload was cancelled"
         except Exception as error:
             words = f"the upload failed: {type(error).__name__}"
-            if words != self._outage.words:
+            if words != self.last_error:
                 log.failure("[s3] {key}: the upload failed", key=upload.key)
         else:
             self.objects += 1
             self.succeeded = True
-            self._refusals.pop(upload, None)
+            self._blame.accepted(upload)
             self._outage.succeeded(began, self.waiting_lines)
-            upload.finished("archived", body.unmatched, "")
+            self._finish(upload, "archived", body.unmatched, "")
             return
         self.succeeded = False
-        self._outage.failed(began, words, retry_after, self.waiting_lines)
-        if refused:
-            await self._refused(upload, body, words)
-        else:
+        verdict = self._blame.failed(upload, kind, words)
+        if verdict == "shared" or retry_after is not None:
+            self._outage.failed(began, words, retry_after, self.waiting_lines)
             self._again(upload)
+        elif verdict == "own":
+            tries = self._blame.tries(upload)
+            self._rest(upload, back_off(tries, self._random))
+            if tries == 2:
+                log.warn(
+                    "[s3] {why}, but others are taken: {key} is tried again by itself",
+                    why=words,
+                    key=upload.key,
+                )
+        elif upload not in self._withdrawn:
+            aside = await upload.put_aside(body())
+            self._blame.forget(upload)
+            if upload not in self._withdrawn:
+                self._finish(upload, "rejected" if aside else "given_up", body.unmatched, words)
+
+    def _finish(self, upload: Upload, outcome: Outcome, unmatched: int, why: str) -> None:
+        try:
+            upload.finished(outcome, unmatched, why)
+        except Exception:  # it has noted its outcome, and must not be uploaded again
+            log.failure("[s3] {key}: what follows an upload failed", key=upload.key)
 
     def _again(self, upload: Upload) -> None:
         # At the end: if only this one has trouble, it is another's turn to find out.
         if upload not in self._withdrawn:
             self._ready.append(upload)
 
-    async def _refused(self, upload: Upload, body: _Body, words: str) -> None:
-        tries = self._refusals[upload] = self._refusals.get(upload, 0) + 1
-        if tries < MAX_REFUSALS or upload in self._withdrawn:
-            self._again(upload)
-            return
-        del self._refusals[upload]
-        aside = await upload.put_aside(body() if body.content is None else body.content)
+    def _rest(self, upload: Upload, seconds: float) -> None:
         if upload not in self._withdrawn:
-            upload.finished("rejected" if aside else "given_up", body.unmatched, words)
+            self._resting[upload] = self._clock.seconds() + seconds
 
 
 class _Body:
-    """Remembers what it made, for an object that has to be put aside."""
+    """Made once, from what is not held any longer then; also for an object that has to be put
+    aside."""
 
     def __init__(self, make: MakeBody) -> None:
-        self.content: bytes | None = None
         self.unmatched = 0
-        self._make = make
+        self._make: MakeBody | None = make
+        self._content: Content = b""
 
-    def __call__(self) -> bytes:
-        self.content, self.unmatched = self._make()
-        return self.content
+    def __call__(self) -> Content:
+        if self._make is not None:
+            self._content, self.unmatched = self._make()
+            self._make = None
+        return self._content

@@ -40,8 +40,12 @@ def environment(words: str = "AccessDenied") -> UploadError:
     return UploadError(words, kind="environment")
 
 
-def refused(words: str = "EntityTooLarge") -> UploadError:
+def refused(words: str = "InvalidRequest") -> UploadError:
     return UploadError(words, kind="refused")
+
+
+def too_large(words: str = "EntityTooLarge") -> UploadError:
+    return UploadError(words, kind="too_large")
 
 
 def parser_for(path: str) -> Callable[[str], Mapping[str, Any] | None]:
@@ -145,7 +149,8 @@ class World:
             ledgers=self.ledgers,
             checkpoint=self.checkpoint,
             metadata={"host": "test"},
-            say=lambda *words: self.said.append(words),
+            say=self.say,
+            counted=restored.counted,
             check=lambda stream: self.checked.append(stream.path),
             random=Random(self.clock.seconds()).random,
         )
@@ -155,10 +160,15 @@ class World:
         self.archive.start()
         return self.archive
 
+    def say(self, *words: Any) -> None:
+        self.said.append(words)
+
     def snapshot(self) -> Checkpoint:
+        assert self.archive is not None
         return Checkpoint(
             streams=tuple(stream.state() for stream in self.streams.values()),
             paths={path: PathState(ledger=ledger) for path, ledger in self.ledgers.items()},
+            counted=self.archive.counted,
         )
 
     def open(self, name: str, state: StreamState | None = None) -> Stream:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -171,9 +172,8 @@ class TailCase(LogsMixin, SynchronousTestCase):
         if self.tail is not None:
             self.tail.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        open_files = [os.readlink(f"/proc/self/fd/{fd}") for fd in _open_files()]
         for place in (self.folder, self.spool_folder):
-            self.assertEqual([path for path in open_files if path.startswith(place)], [])
+            self.assertEqual([path for path in open_files() if path.startswith(place)], [])
 
     def start(self, *patterns: str, defaults: bool = True, **more: Any) -> None:
         self.spool = Spool(self.spool_folder, self.limit)
@@ -268,12 +268,10 @@ class TailCase(LogsMixin, SynchronousTestCase):
         return [line for line in self.logged.lines if not line.startswith("[logs] following ")]
 
 
-def _open_files() -> list[int]:
+def open_files() -> list[str]:
+    """The paths behind this process's file descriptors."""
     found = []
     for name in os.listdir("/proc/self/fd"):
-        try:
-            os.readlink(f"/proc/self/fd/{name}")
-        except OSError:
-            continue
-        found.append(int(name))
+        with suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{name}"))
     return found

@@ -3,15 +3,16 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from jetcamer.agent.logs import planner
@@ -20,7 +21,7 @@ from jetcamer.agent.logs.archive_errors import ArchiveOff, SpoolFull
 from jetcamer.agent.logs.checkpoint import CheckpointFile
 from jetcamer.agent.logs.ledger import Ledger
 from jetcamer.agent.logs.lines import MAX_LINE
-from jetcamer.agent.logs.objects import POSTED_PATH
+from jetcamer.agent.logs.objects import POSTED_PATH, rendered_size
 from jetcamer.agent.logs.s3_errors import UploadError
 from jetcamer.agent.logs.stream import BLOCK_SIZE, Source
 from tests.agent.logs.archive_world import (
@@ -28,6 +29,7 @@ from tests.agent.logs.archive_world import (
     World,
     environment,
     refused,
+    too_large,
     transient,
 )
 from tests.support.logs import LogsMixin
@@ -248,7 +250,8 @@ class PlanOnDiskTests(ArchiveCase):
         self.world.run(30)
         self.assertEqual(self.bucket.puts, [])
         self.assertEqual(
-            self.status("state", "lastError"), ("backing off", "Read-only file system")
+            self.status("state", "lastError"),
+            ("backing off", "positions cannot be kept: Read-only file system"),
         )
         self.world.disk_error = None
         self.world.run(61)
@@ -304,6 +307,18 @@ class PlanOnDiskTests(ArchiveCase):
         self.world.halt()
         self.assertEqual(self.on_disk().archived, 12)
 
+    def test_what_is_cut_short_at_the_end_is_not_worth_a_word(self) -> None:
+        logs = self.capture_logs()
+        self.bucket.always = "hang"
+        self.start("a.log")
+        self.world.write("a.log", lines(0, 20))
+        self.world.run(2)
+        self.archive.stop()
+        self.clock.advance(1)
+        while self.bucket.hanging:
+            self.bucket.drop(error=CancelledError("the uploader is stopped"))
+        self.assertEqual(logs.lines, [])
+
     def test_stop_does_not_wait_for_what_hangs(self) -> None:
         self.bucket.always = "hang"
         self.start("a.log")
@@ -338,7 +353,9 @@ class OrderTests(ArchiveCase):
         self.assertEqual(self.on_disk().archived, 12)
 
     def test_uploads_at_the_same_time_are_bounded_in_number_and_bytes(self) -> None:
-        for limit, wanted in ((1 << 20, 4), (60, 3), (40, 2), (5, 1)):
+        size = len(lines(0, 3))
+        need = size + rendered_size(size, 3)
+        for limit, wanted in ((1 << 20, 4), (need * 3, 3), (need * 2, 2), (5, 1)):
             self.world = World(
                 self.mktemp(),
                 ArchiveSettings(max_batch=3, max_in_flight_bytes=limit),
@@ -354,6 +371,27 @@ class OrderTests(ArchiveCase):
             self.assertEqual(self.bucket.most_at_once, wanted)
             self.assertEqual(self.world.ledger("a.log").archived, 90)
             self.world.halt()
+
+
+class MemoryTests(ArchiveCase):
+    settings = ArchiveSettings(max_batch=100_000)
+
+    def test_whatever_the_lines_are_uploads_take_less_than_8_mib(self) -> None:
+        self.bucket.always = "hang"
+        for number, line in enumerate((b"\0" * 60_000, b"\xff" * 60_000, b"GET " + b"x" * 80, b"")):
+            name = f"{number}.log"
+            self.start(name)
+            data = (line + b"\n") * min((5 << 19) // (len(line) + 1), 250_000)
+            tracemalloc.start()
+            try:
+                self.world.write(name, data)
+                self.world.run(2)
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            self.assertGreater(len(self.bucket.hanging), 0)
+            self.assertLess(peak, 8 << 20)
+            self.world.crash()
 
 
 class FailureTests(ArchiveCase):
@@ -510,27 +548,20 @@ class FailureTests(ArchiveCase):
         self.assertStored(0, 12)
         self.assertEqual(self.world.ledger("a.log").archived, 12)
 
-    def test_what_is_refused_three_times_is_put_aside(self) -> None:
+    def test_what_is_refused_while_others_are_accepted_is_put_aside(self) -> None:
         logs = self.capture_logs()
         self.start("a.log")
-        original = self.bucket.put
-
-        def put(key: str, make_body: Callable[[], bytes], metadata: Mapping[str, str]) -> Any:
-            if b"GET 4" in make_body():
-                self.bucket.faults.insert(0, refused("too large"))
-            return original(key, make_body, metadata)
-
-        self.patch(self.bucket, "put", put)
-        self.world.write("a.log", lines(0, 12))
+        self.dislike(b'"GET 4"', refused("malformed"))
+        self.world.write("a.log", lines(0, 18))
         self.world.run(60)
         (key,) = set(self.bucket.puts) - set(self.bucket.objects)
-        self.assertEqual(self.bucket.puts.count(key), 3)
+        self.assertLess(self.bucket.puts.count(key), 6)
         ledger = self.world.ledger("a.log")
-        self.assertEqual((ledger.archived, ledger.rejected, ledger.given_up), (9, 3, 0))
+        self.assertEqual((ledger.archived, ledger.rejected, ledger.given_up), (15, 3, 0))
         self.assertEqual(self.world.streams["a.log"].archived, self.world.streams["a.log"].end)
         self.assertEqual(self.status("asideObjects", "state"), (1, "on"))
         path = os.path.join(self.world.directory, "a.log")
-        words = "3 lines are not archived, but put aside in the spool: too large"
+        words = "3 lines are not archived, but put aside in the spool: malformed"
         self.assertEqual(self.world.said, [("warn", words, path)])
         self.assertLogged(logs, f"[logs] {path}: {words}")
         (name,) = os.listdir(os.path.join(self.world.directory, "spool", "rejected"))
@@ -540,7 +571,7 @@ class FailureTests(ArchiveCase):
     def test_what_cannot_be_put_aside_is_given_up(self) -> None:
         self.start("a.log")
         self.world.spool.limit = 0
-        self.bucket.faults = [refused()] * 3
+        self.bucket.faults = [too_large()] * 3
         self.world.write("a.log", lines(0, 3))
         self.world.run(60)
         ledger = self.world.ledger("a.log")
@@ -552,12 +583,108 @@ class FailureTests(ArchiveCase):
         self.world.run(60)
         self.assertStored(3, 6)
 
-    def test_where_everything_is_refused_it_slows_down(self) -> None:
+    def test_where_everything_is_too_large_it_slows_down(self) -> None:
         self.start("a.log")
-        self.bucket.always = refused()
+        self.bucket.always = too_large()
         self.world.write("a.log", lines(0, 300))
         self.world.run(600, step=1)
         self.assertLess(self.world.ledger("a.log").rejected, 60)
+
+    def test_an_s3_that_refuses_everything_is_waited_for(self) -> None:
+        """Full, or in want of something else that each object lacks."""
+        self.start("a.log", "b.log")
+        self.world.write("a.log", lines(0, 6))
+        self.world.run(2)
+        self.bucket.always = refused()
+        self.world.write("a.log", lines(6, 300))
+        self.world.write("b.log", lines(300, 305))
+        self.world.run(4 * 3600, step=5)
+        self.assertEqual(self.status("state", "asideObjects"), ("backing off", 0))
+        self.bucket.always = None
+        self.world.run(120)
+        self.assertStored(0, 305)
+
+    def test_one_that_fails_again_and_again_holds_up_nothing_and_is_put_aside(self) -> None:
+        logs = self.capture_logs()
+        for error in (transient("HTTP 500"), environment("HTTP 403"), ZeroDivisionError()):
+            self.world = World(self.mktemp(), SETTINGS)
+            self.bucket, self.clock = self.world.bucket, self.world.clock
+            self.start("a.log", "b.log")
+            self.dislike(b'"GET 4"', error)
+            times = []
+            for second in range(0, 3750, 3):
+                self.world.write("b.log", lines(1000 + second, 1003 + second))
+                self.world.run(3, step=3)
+                if second == 60:
+                    self.world.write("a.log", lines(3, 6))
+                if not self.world.said:
+                    waited = self.status("state", "nextRetrySeconds")
+                    times.append(waited != ("on", None))
+            self.assertLess(sum(times), 5, "the others do not wait for it")
+            ledger = self.world.ledger("a.log")
+            self.assertEqual((ledger.rejected, ledger.given_up), (3, 0))
+            self.assertGreater(self.world.ledger("b.log").archived, 3730)
+            self.assertLess(len(self.bucket.puts) - len(self.bucket.objects), 100)
+            self.assertEqual(self.status("lastError"), (None,))
+            self.world.halt()
+        self.flushLoggedErrors(ZeroDivisionError)
+        self.assertEqual(len([line for line in logs.lines if "HTTP 500, but others" in line]), 1)
+
+    def test_one_that_fails_is_put_aside_also_where_all_others_wait_for_it(self) -> None:
+        self.start("a.log")
+        self.dislike(b'"GET 4"', environment("a filter"))
+        self.world.write("a.log", lines(0, 100))
+        self.world.run(10)
+        self.assertEqual(self.status("planned", "state"), (SETTINGS.max_planned - 1, "on"))
+        self.assertEqual(self.status("lastError"), ("a filter",))
+        self.world.run(4000, step=5)
+        ledger = self.world.ledger("a.log")
+        self.assertEqual((ledger.archived, ledger.rejected), (97, 3))
+
+    def test_an_outage_of_hours_puts_nothing_aside(self) -> None:
+        self.start("a.log")
+        self.world.write("a.log", lines(0, 12))
+        self.world.run(2)
+        for fault in (transient(), environment(), None):
+            self.bucket.faults = [fault] * 3 + [None] * 2 + [fault] * 5
+            self.bucket.always = fault
+            self.world.write("a.log", lines(12, 24))
+            self.world.run(3 * 3600, step=5)
+        self.assertEqual(self.world.ledger("a.log"), Ledger(archived=48))
+
+    def dislike(self, content: bytes, error: Exception) -> None:
+        """S3 fails with `error` for an object that holds `content`."""
+        original = self.bucket.put
+
+        def put(key: str, make_body: Callable[[], bytes], metadata: Mapping[str, str]) -> Any:
+            if content in make_body():
+                self.bucket.faults.insert(0, error)
+            return original(key, make_body, metadata)
+
+        self.patch(self.bucket, "put", put)
+
+    def test_putting_aside_that_breaks_is_tried_again(self) -> None:
+        self.start("a.log")
+        self.bucket.faults = [too_large()] * 4
+        self.world.write("a.log", lines(0, 3))
+        with mock.patch.object(self.world.spool, "put_aside", side_effect=ZeroDivisionError):
+            self.world.run(30)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.world.ledger("a.log"), Ledger())
+        self.world.run(90)
+        self.assertEqual(self.world.ledger("a.log"), Ledger(rejected=3))
+
+    def test_an_end_that_breaks_is_not_uploaded_again(self) -> None:
+        self.start("a.log")
+        self.bucket.faults = [too_large()] * 3
+        self.world.write("a.log", lines(0, 3))
+        with mock.patch.object(self.world, "say", side_effect=ZeroDivisionError):
+            self.archive._say = self.world.say
+            self.world.run(90)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.world.run(90)
+        self.assertEqual(self.world.ledger("a.log"), Ledger(rejected=3))
+        self.assertEqual(len(self.bucket.puts), 3)
 
     def test_a_parser_that_fails_holds_nothing_up(self) -> None:
         def parse(line: str) -> None:
@@ -688,7 +815,7 @@ class GoneTests(ArchiveCase):
         self.bucket.land(first)
         self.assertEqual((ledger.archived, ledger.given_up), (6, 6))
         self.bucket.drop()
-        self.bucket.drop(error=refused())
+        self.bucket.drop(error=too_large())
         self.bucket.always = None
         self.world.run(120)
         self.assertEqual((ledger.archived, ledger.given_up), (6, 6))
@@ -737,12 +864,16 @@ class PostedTests(ArchiveCase):
     def posted(self) -> Ledger:
         return self.world.ledgers.get(POSTED_PATH, Ledger())
 
+    def submit(self, body: bytes, lines: int) -> Deferred[int]:
+        stored = self.successResultOf(self.archive.submit(body, lines))
+        return cast("Deferred[int]", stored.uploaded)
+
     def spooled(self) -> list[str]:
         return list(self.world.spool.objects(1000))
 
     def test_uploaded_counted_and_removed(self) -> None:
         self.start()
-        done = self.archive.submit(self.BODY, 2)
+        done = self.submit(self.BODY, 2)
         self.assertEqual(self.successResultOf(done), 2)
         (key,) = self.bucket.objects
         self.assertRegex(key, rf"^{MACHINE}/2026-11-23/040506-batch-[0-9a-f]{{12}}\.ndjson$")
@@ -755,7 +886,7 @@ class PostedTests(ArchiveCase):
     def test_it_is_on_disk_before_it_is_uploaded(self) -> None:
         self.bucket.always = "hang"
         self.start()
-        done = self.archive.submit(self.BODY, 2)
+        done = self.submit(self.BODY, 2)
         self.assertEqual(len(self.spooled()), 1)
         self.assertNoResult(done)
         self.world.crash()
@@ -768,7 +899,7 @@ class PostedTests(ArchiveCase):
     def test_what_was_uploaded_before_a_crash_is_counted_once(self) -> None:
         self.start()
         self.world.run(2)
-        self.archive.submit(self.BODY, 2)
+        self.submit(self.BODY, 2)
         self.world.crash()
         self.world.boot()
         self.world.run(2)
@@ -782,29 +913,41 @@ class PostedTests(ArchiveCase):
     def test_the_last_one_is_removed_at_stop(self) -> None:
         self.start()
         self.world.run(2)
-        self.archive.submit(self.BODY, 2)
+        self.submit(self.BODY, 2)
         self.world.halt()
         self.assertEqual(self.spooled(), [])
 
     def test_who_gave_up_waiting_changes_nothing(self) -> None:
         self.bucket.always = "hang"
         self.start()
-        done = self.archive.submit(self.BODY, 2)
+        done = self.submit(self.BODY, 2)
         done.cancel()
         self.failureResultOf(done, CancelledError)
         self.bucket.land()
         self.world.run(2)
         self.assertEqual((self.posted().archived, self.spooled()), (2, []))
 
-    def test_the_same_events_twice_at_once_are_one_object(self) -> None:
-        self.bucket.always = "hang"
+    def test_the_same_events_in_the_same_second_are_two_objects(self) -> None:
         self.start()
-        first, second = (self.archive.submit(self.BODY, 2) for _ in range(2))
-        self.bucket.land()
-        self.assertEqual([self.successResultOf(first), self.successResultOf(second)], [2, 2])
-        self.assertEqual(self.successResultOf(self.archive.submit(self.BODY, 2)), 2)
+        told = [self.successResultOf(self.submit(self.BODY, 2)) for _ in range(2)]
+        self.assertEqual(told, [2, 2])
+        self.assertEqual(len(self.bucket.events()), 4)
         self.world.run(2)
-        self.assertEqual((self.posted().archived, len(self.bucket.puts)), (2, 1))
+        self.assertEqual((self.posted().archived, self.spooled()), (4, []))
+
+    def test_killed_when_it_is_counted_and_not_removed_it_is_counted_once(self) -> None:
+        self.start()
+        error = OSError(errno.EIO, "Input/output error")
+        with mock.patch.object(self.world.spool, "remove_object", side_effect=error):
+            for _ in range(2):
+                self.submit(self.BODY, 2)
+                self.world.run(2)
+        self.assertEqual((self.on_disk().archived, len(self.spooled())), (4, 2))
+        self.world.crash()
+        self.world.boot()
+        self.world.run(2)
+        self.assertEqual((self.posted().archived, len(self.bucket.puts)), (4, 2))
+        self.assertEqual((self.spooled(), self.archive.counted), ([], ()))
 
     def test_a_full_spool_takes_nothing(self) -> None:
         self.start()
@@ -813,12 +956,12 @@ class PostedTests(ArchiveCase):
         self.assertIn("spoolMaxBytes", str(failure.value))
         self.assertEqual((self.spooled(), self.bucket.puts), ([], []))
         self.world.spool.limit = 1 << 20
-        self.assertEqual(self.successResultOf(self.archive.submit(self.BODY, 2)), 2)
+        self.assertEqual(self.successResultOf(self.submit(self.BODY, 2)), 2)
 
     def test_without_credentials_it_waits(self) -> None:
         self.start()
         self.archive.uploader = None
-        done = self.archive.submit(self.BODY, 2)
+        done = self.submit(self.BODY, 2)
         self.world.run(5)
         self.assertNoResult(done)
         self.assertEqual(self.status("spoolBytes"), (4096,))
@@ -828,20 +971,65 @@ class PostedTests(ArchiveCase):
     def test_stop_tells_who_waits(self) -> None:
         self.bucket.always = "hang"
         self.start()
-        done = self.archive.submit(self.BODY, 2)
+        done = self.submit(self.BODY, 2)
         self.world.halt()
         self.failureResultOf(done, ArchiveOff)
         self.assertEqual(len(self.spooled()), 1)
+
+    def test_a_disk_that_takes_its_time(self) -> None:
+        for cancelled, stopped in ((False, False), (True, False), (False, True), (True, True)):
+            with self.subTest(cancelled=cancelled, stopped=stopped):
+                self.world.boot()
+                waiting: list[Any] = []
+
+                def run(function: Callable[[], None], waiting: list[Any] = waiting) -> Any:
+                    done: Deferred[None] = Deferred()
+                    waiting.append((function, done))
+                    return done
+
+                self.archive._posted._run = run
+                stored = self.archive.submit(self.BODY, 2)
+                self.assertNoResult(stored)
+                if cancelled:
+                    stored.cancel()
+                    self.failureResultOf(stored, CancelledError)
+                if stopped:
+                    self.archive.stop()
+                ((function, done),) = waiting
+                function()
+                done.callback(None)
+                if stopped:
+                    self.world.crash()
+                if not cancelled:
+                    uploaded = self.successResultOf(stored).uploaded
+                    if stopped:
+                        self.failureResultOf(uploaded, ArchiveOff)
+                    else:
+                        self.assertEqual(self.successResultOf(uploaded), 2)
+        self.world.boot()
+        self.world.run(2)
+        self.assertEqual(self.posted().archived, 8)
+
+    def test_a_disk_that_is_full_late_is_told(self) -> None:
+        self.start()
+        disk: Deferred[None] = Deferred()
+        self.archive._posted._run = lambda function: disk
+        stored = self.archive.submit(self.BODY, 2)
+        self.world.run(10)
+        self.assertNoResult(stored)
+        disk.callback(None)
+        self.failureResultOf(stored, SpoolFull)
+        self.assertEqual(self.archive._posted._known, {})
 
     def test_stopped_it_takes_nothing(self) -> None:
         self.start()
         self.archive.stop()
         self.failureResultOf(self.archive.submit(self.BODY, 2), ArchiveOff)
 
-    def test_refused_three_times_is_put_aside(self) -> None:
-        self.bucket.faults = [refused("too large")] * 3
+    def test_too_large_three_times_is_put_aside(self) -> None:
+        self.bucket.faults = [too_large("too large")] * 3
         self.start()
-        done = self.archive.submit(self.BODY, 2)
+        done = self.submit(self.BODY, 2)
         self.world.run(30)
         self.assertEqual(str(self.failureResultOf(done, UploadError).value), "too large")
         self.assertEqual((self.posted(), self.spooled()), (Ledger(rejected=2), []))
@@ -852,9 +1040,9 @@ class PostedTests(ArchiveCase):
         )
 
     def test_what_cannot_be_put_aside_is_given_up(self) -> None:
-        self.bucket.faults = [refused("too large")] * 3
+        self.bucket.faults = [too_large("too large")] * 3
         self.start()
-        done = self.archive.submit(self.BODY, 2)
+        done = self.submit(self.BODY, 2)
         with open(os.path.join(self.world.directory, "spool", "rejected"), "w"):
             pass
         self.world.run(30)
@@ -864,10 +1052,10 @@ class PostedTests(ArchiveCase):
     def test_counted_once_however_long_the_disk_could_not_be_written(self) -> None:
         self.start()
         self.world.disk_error = OSError(errno.EROFS, "Read-only file system")
-        self.archive.submit(self.BODY, 2)
+        self.submit(self.BODY, 2)
         self.world.run(5)
         self.world.disk_error = None
-        self.archive.submit(self.BODY + self.BODY, 4)
+        self.submit(self.BODY + self.BODY, 4)
         self.assertEqual(len(self.spooled()), 2)
         self.world.turn()
         self.world.crash()
@@ -878,7 +1066,7 @@ class PostedTests(ArchiveCase):
     def test_taken_away_by_somebody_else(self) -> None:
         self.start()
         self.archive.uploader = None
-        done = self.archive.submit(self.BODY, 2)
+        done = self.submit(self.BODY, 2)
         os.unlink(os.path.join(self.world.directory, "spool", "objects", self.spooled()[0]))
         self.archive.uploader = self.bucket
         self.failureResultOf(done, UploadError)
@@ -888,7 +1076,7 @@ class PostedTests(ArchiveCase):
         self.start()
         self.archive.uploader = None
         for number in range(50):
-            done = self.archive.submit(b'{"raw":"GET %d"}\n' % number, 1)
+            done = self.submit(b'{"raw":"GET %d"}\n' % number, 1)
             done.cancel()
             self.failureResultOf(done, CancelledError)
             self.assertLessEqual(len(self.archive._posted._known), SETTINGS.max_planned)
@@ -897,7 +1085,7 @@ class PostedTests(ArchiveCase):
         self.assertStored(0, 50)
         self.archive.uploader = None
         for number in range(50, 100):
-            self.archive.submit(b'{"raw":"GET %d"}\n' % number, 1)
+            self.submit(b'{"raw":"GET %d"}\n' % number, 1)
         self.world.crash()
         self.world.boot()
         self.assertLessEqual(len(self.archive._posted._known), SETTINGS.max_planned)
@@ -907,7 +1095,10 @@ class PostedTests(ArchiveCase):
 
 
 FAULTS = st.sampled_from(
-    ["none", "none", "transient", "lose", "hang", "hang", "refused", "environment", "retry after"]
+    [
+        *("none", "none", "transient", "lose", "hang", "hang"),
+        *("refused", "too large", "environment", "retry after"),
+    ]
 )
 #: What happens, and how many seconds later the next thing does.
 WRITES = st.one_of(
@@ -986,7 +1177,7 @@ class EveryLineTests(SynchronousTestCase):
             b'{"line":"%s"}\n' % self.put_line("post", "").rstrip(b"\n") for _ in range(count)
         )
         self.posted += count
-        archive.submit(body, count).addErrback(
+        archive.submit(body, count).addCallback(lambda stored: stored.uploaded).addErrback(
             lambda failure: failure.trap(ArchiveOff, UploadError)
         )
 
@@ -997,6 +1188,7 @@ class EveryLineTests(SynchronousTestCase):
             "lose": ("lose", transient()),
             "hang": "hang",
             "refused": refused(),
+            "too large": too_large(),
             "environment": environment(),
             "retry after": transient(retry_after=20.0),
         }
@@ -1051,7 +1243,7 @@ class EveryLineTests(SynchronousTestCase):
         max_batch=st.integers(1, 9),
         max_planned=st.integers(1, 9),
         max_bytes=st.integers(20, 300),
-        max_in_flight=st.integers(100, 500),
+        max_in_flight=st.integers(1000, 5000),
         hangs=st.booleans(),
     )
     def test_every_line_once(

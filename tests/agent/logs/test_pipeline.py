@@ -163,7 +163,7 @@ class Machine:
     def see(self) -> None:
         """The agent notices what is there, and the checkpoint has it."""
         self.watches.fire()
-        self.wait(2.5)
+        self.wait(10.5)  # a new file is found by the next scan
 
 
 class PipelineTests(LogsMixin, SynchronousTestCase):
@@ -190,12 +190,13 @@ class PipelineTests(LogsMixin, SynchronousTestCase):
             for what, *how in story:
                 self.happen(machine, world, what, *how)
             self.finish(machine, world)
+            machine.stop()
+            self.check(machine, Counter(world.lines()))
         except AssertionError as error:  # trial does not show what hypothesis has to add
             raise AssertionError(f"{story!r}: {error}") from None
         finally:
             if machine.pipeline is not None:
                 machine.stop()
-        self.check(machine, Counter(world.lines()))
 
     def happen(self, machine: Machine, world: World, what: str, *how: Any) -> None:
         if what in {"write", "part"}:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
@@ -35,8 +36,8 @@ KEY = "0123456789abcdef/2026-11-23/052000-ab12cd34ef56-0-12.ndjson"
 BODY = b'{"raw":"a"}\n'
 
 
-def always(body: bytes = BODY) -> Callable[[], bytes]:
-    return lambda: body
+def always(body: bytes = BODY) -> Callable[[], bytearray]:
+    return lambda: bytearray(body)
 
 
 class ProxyCase(TestCase):
@@ -85,6 +86,21 @@ class UploadTests(ProxyCase):
         self.assertIn(f"PUT /{bucket}/{KEY} ".encode(), head)
         for newer in (b"checksum", b"trailer", b"aws-chunked"):
             self.assertNotIn(newer, head.lower())
+
+    async def test_where_no_thread_can_be_started(self) -> None:
+        bucket = self.moto.new_bucket()
+        uploader = self.uploader(self.access(bucket))
+        with mock.patch("threading.Thread.start", side_effect=RuntimeError):
+            for _ in range(5):
+                error = await self.failure(uploader.put(KEY, always(), {}))
+                self.assertEqual(
+                    (error.kind, str(error)[:20]), ("transient", "the system gives no ")
+                )
+        await uploader.put(KEY, always(), {})
+        # One that runs does it all.
+        with mock.patch("threading.Thread.start", side_effect=RuntimeError):
+            await gatherResults([uploader.put(f"{KEY}{n}", always(), {}) for n in range(3)])
+        self.assertEqual(len(self.moto.objects(bucket)), 4)
 
     async def test_an_absent_bucket_is_made_once(self) -> None:
         bucket = self.moto.new_name()
@@ -496,20 +512,25 @@ class AnswerTests(ProxyCase):
             ),
             (
                 S3Error(400, "EntityTooLarge"),
-                "refused",
+                "too_large",
                 f"{at} refuses the object (400 EntityTooLarge)",
             ),
             (
                 S3Error(400, "KeyTooLongError"),
-                "refused",
+                "too_large",
                 f"{at} refuses the object (400 KeyTooLongError)",
             ),
             (
                 S3Error(400, "InvalidRequest"),
                 "refused",
-                f"{at} refuses the object (400 InvalidRequest)",
+                f"{at} refuses the request (400 InvalidRequest)",
             ),
-            (Canned(413), "refused", f"{at} refuses the object (status 413)"),
+            (
+                S3Error(400, "XMinioAdminBucketQuotaExceeded"),
+                "environment",
+                "bucket logs is full, or a quota is used up (400 XMinioAdminBucketQuotaExceeded)",
+            ),
+            (Canned(413), "too_large", f"{at} refuses the object (status 413)"),
             (
                 S3Error(400, "RequestTimeout"),
                 "transient",

@@ -305,7 +305,8 @@ class BatchTests(ShippingCase):
         shipping = self.start()
         self.found = None
         self.clock.advance(LOOK_INTERVAL)
-        self.assertNoResult(shipping.upload_batch(b"{}\n", 1).addErrback(lambda _: None))
+        stored = self.successResultOf(shipping.upload_batch(b"{}\n", 1))
+        self.assertNoResult(stored.uploaded.addErrback(lambda _: None))
         (name,) = os.listdir(os.path.join(self.state_dir, "spool", "objects"))
         with open(os.path.join(self.state_dir, "spool", "objects", name), "rb") as file:
             self.assertEqual(file.read(), b"{}\n")

@@ -256,3 +256,10 @@ class ObjectTests(SpoolCase):
         self.assertEqual((self.spool.used, self.spool.aside), (BLOCK, 1))
         self.assertFalse(self.spool.move_aside("gone"))
         self.assertIn("No such file", self.spool.last_error or "")
+
+    def test_move_aside_where_no_directory_can_be_made(self) -> None:
+        self.spool.put_object("o", b"x")
+        with mock.patch("os.mkdir", side_effect=OSError(errno.ENOSPC, "No space left on device")):
+            self.assertFalse(self.spool.move_aside("o"))
+        self.assertIn("No space left on device", str(self.spool.last_error))
+        self.assertEqual(list(self.spool.objects(10)), ["o"])

@@ -198,20 +198,6 @@ class SourceTests(StreamCase):
         self.assertEqual(self.stream.state().head, head)
         self.assertRaises(OSError, os.fstat, self.fd)
 
-    def test_moved_while_it_is_read(self) -> None:
-        self.write(b"one\n")
-        other = os.open(self.mktemp(), os.O_RDWR | os.O_CREAT)
-        os.write(other, b"one\n")
-        case = self
-
-        class Slow(Source):
-            def read(self, offset: int, size: int) -> bytes:
-                case.stream.move(Source(other))
-                return super().read(offset, size)
-
-        self.stream.source = Slow(self.fd, head=b"")
-        self.assertEqual(self.stream.read(0, 4), b"one\n")
-
 
 class StateTests(StreamCase):
     def test_what_is_kept(self) -> None:

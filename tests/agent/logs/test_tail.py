@@ -6,10 +6,11 @@ import errno
 import os
 import socket
 
+from jetcamer.agent.logs import folders, restoring, rotation
 from jetcamer.agent.logs.checkpoint import Checkpoint
 from jetcamer.agent.logs.registry import EARLIER, MAX_GONE, TailSettings
 from jetcamer.agent.logs.stream import Stream
-from tests.agent.logs.tail_world import Reader, TailCase
+from tests.agent.logs.tail_world import Reader, TailCase, open_files
 
 #: More than a head needs to be recognised.
 LONG = "x" * 80
@@ -47,6 +48,18 @@ class FirstSightTests(TailCase):
         self.write("b.txt", "new\n")
         self.wait()
         self.assertEqual(self.read("b.txt"), ["new"])
+
+    def test_of_many_only_some_are_logged_one_by_one(self) -> None:
+        for number in range(25):
+            self.write(f"{number:02}.log", "old\n")
+        self.start()
+        following = [line for line in self.logged.lines if "following" in line]
+        self.assertEqual(len(following), 21)
+        self.assertTrue(following[0].endswith("/00.log from byte 4 of 4"))
+        self.assertEqual(following[-1], "[logs] following 5 more files")
+        self.write("new.log", "")
+        self.wait(10)
+        self.assertTrue(self.logged.lines[-1].endswith("/new.log from byte 0 of 0"))
 
     def test_a_partial_line_waits(self) -> None:
         self.start()
@@ -121,6 +134,24 @@ class RefusedTests(TailCase):
         self.wait(10)
         self.assertEqual(len(self.said("3 files are not read")), 1)
 
+    def test_too_many_rotated_ones_that_are_needed_still(self) -> None:
+        self.archive = True
+        self.settings = TailSettings(max_open=3)
+        self.start()
+        self.uploader.paused = True
+        for number in range(6):
+            self.write("a.log", f"{number}\n")
+            self.wait(10)
+            self.rename("a.log", f"a.log.{number}")
+        self.write("a.log", "6\n")
+        self.wait(70)
+        self.assertEqual(len(self.tail.streams), 3)
+        self.assertEqual(len(self.said("1 files are not read: 3 are open already")), 1)
+        self.uploader.go_on()
+        self.wait(200)
+        self.assertEqual(self.uploader.all(), [str(number) for number in range(7)])
+        self.assertEqual(self.read(), [str(number) for number in range(7)])
+
     def test_one_file_by_three_names_is_read_once(self) -> None:
         self.write("a.log", "")
         os.link(self.path("a.log"), self.path("b.log"))
@@ -194,6 +225,24 @@ class ForbiddenTests(TailCase):
         self.restart()
         self.assertEqual(self.read(), ["new"])
 
+    def test_but_not_another_that_took_its_place(self) -> None:
+        for restarted in (False, True):
+            with self.subTest(restarted=restarted):
+                name = f"{restarted}.log"
+                self.write(name, LONG)
+                self.forbid(name)
+                self.start()
+                self.wait(10)
+                if restarted:
+                    self.restart()
+                self.rename(name, f"{name}.1")
+                self.write(name, f"{LONG}{LONG}\n")
+                self.wait(10)
+                self.forbid()
+                self.wait(10)
+                self.assertEqual(self.read(name), [f"{LONG}{LONG}"])
+                self.tail.stop()
+
     def test_one_that_appeared_later_is_read_whole(self) -> None:
         self.start()
         self.write("a.log", "one\n")
@@ -219,6 +268,17 @@ class ForbiddenTests(TailCase):
         self.write("d/b.log", "one\n")
         self.wait(10)
         self.assertEqual(self.read("d/b.log"), ["one"])
+
+    def test_but_not_when_it_could_be_listed_before(self) -> None:
+        os.mkdir(self.path("d"))
+        self.start("d/*.log")
+        self.forbid("d")
+        self.write("d/a.log", "one\n")
+        self.wait(20)
+        self.restart("d/*.log")
+        self.forbid()
+        self.wait(10)
+        self.assertEqual(self.read("d/a.log"), ["one"])
 
     def test_so_is_a_file_in_one_that_cannot_be_entered(self) -> None:
         os.mkdir(self.path("d"))
@@ -414,6 +474,88 @@ class RenamingTests(TailCase):
         self.assertEqual(self.read("d/a.log"), ["1", "2"])
 
 
+class LinkTests(TailCase):
+    """The path is a symbolic link into another folder, where the file is rotated."""
+
+    archive = True
+
+    def setUp(self) -> None:
+        super().setUp()
+        os.mkdir(self.path("data"))
+        self.write("data/real.txt", f"{LONG}\n")
+        os.symlink(self.path("data/real.txt"), self.path("a.log"))
+        self.start()
+        self.wait(1)
+
+    def rotate(self, times: int) -> None:
+        for number in range(times, 1, -1):
+            self.rename(f"data/real.txt.{number - 1}", f"data/real.txt.{number}")
+        self.rename("data/real.txt", "data/real.txt.1")
+
+    def test_what_was_not_read_is_read_from_the_copy(self) -> None:
+        self.write("data/real.txt", "one\n")
+        self.copy_and_truncate("data/real.txt", "data/real.txt.1")
+        self.write("data/real.txt", "two\n")
+        self.wait(1)
+        self.assertEqual(self.read(), ["one", "two"])
+        self.assertEqual(self.missed(), 0)
+
+    def test_two_rotations_between_two_looks(self) -> None:
+        self.rotate(1)
+        self.write("data/real.txt", "one\n")
+        self.rotate(2)
+        self.write("data/real.txt", "two\n")
+        self.wait(10)
+        self.assertEqual(self.read(), ["one", "two"])
+
+    def test_rotated_while_the_agent_was_not_running(self) -> None:
+        self.store()
+        self.die()
+        self.write("data/real.txt", "one\n")
+        self.rotate(1)
+        self.write("data/real.txt", f"two {LONG}\n")
+        self.rotate(2)
+        self.write("data/real.txt", "three\n")
+        self.start()
+        self.wait(10)
+        self.assertEqual(self.read(), ["one", f"two {LONG}", "three"])
+        self.assertEqual(self.uploader.all(), ["one", f"two {LONG}", "three"])
+        self.restart()
+        self.wait(10)
+        self.assertEqual(len(self.read()), 3)
+
+    def test_copied_and_truncated_meanwhile(self) -> None:
+        self.store()
+        self.die()
+        self.write("data/real.txt", "one\n")
+        self.copy_and_truncate("data/real.txt", "data/real.txt.1")
+        self.write("data/real.txt", "two\n")
+        self.start()
+        self.wait(10)
+        self.assertEqual(self.read(), ["one", "two"])
+
+    def test_pointed_elsewhere_meanwhile(self) -> None:
+        self.store()
+        self.die()
+        self.write("data/real.txt", "one\n")
+        self.write("data/other.txt", "two\n")
+        os.symlink("data/other.txt", self.path("new"))
+        self.rename("new", "a.log")
+        self.start()
+        self.wait(10)
+        self.assertEqual(self.read(), ["one", "two"])
+
+    def test_rotated_files_that_are_found_too(self) -> None:
+        self.restart("*.log", "data/*.txt.*")
+        self.write("data/real.txt", "one\n")
+        self.rotate(1)
+        self.write("data/real.txt", "two\n")
+        self.wait(100)
+        self.restart("*.log", "data/*.txt.*")
+        self.wait(20)
+        self.assertEqual(self.reader.all(), ["one", "two"])
+
+
 class TruncationTests(TailCase):
     def setUp(self) -> None:
         super().setUp()
@@ -486,6 +628,27 @@ class TruncationTests(TailCase):
         self.write("b.log", "2\n")
         self.wait(100)
         self.assertEqual(sorted(self.read("b.log")), ["1", "2"])
+
+    def test_a_copy_that_is_younger_than_what_is_known_of_its_folder(self) -> None:
+        """Within one turn, and where times of change are coarse."""
+        self.patch(folders, "folder_signature", lambda folder: (1, 1, 1 << 62))
+        self.write("b.log", f"{LONG}b\n")
+        self.wait(10)
+        self.write("a.log", "2\n")
+        self.watches.fire()  # both are looked at in the same turns now, the new one first
+
+        def more(stream: Stream) -> None:
+            if stream.path == self.path("b.log") and not os.path.exists(self.path("a.log.1")):
+                self.copy_and_truncate("a.log", "a.log.1")
+            real(stream)
+
+        real, self.reader.more = self.reader.more, more  # type: ignore[method-assign]
+        self.write("a.log", "3\n")
+        self.write("b.log", "4\n")
+        self.copy_and_truncate("b.log", "b.log.1")
+        self.wait(3)
+        self.assertEqual(self.read("b.log"), [f"{LONG}b", "4"])
+        self.assertEqual(self.read("a.log")[-2:], ["2", "3"])
 
     def test_the_inode_goes_on_as_another_stream(self) -> None:
         (before,) = self.tail.streams
@@ -676,6 +839,17 @@ class LookingTests(TailCase):
         self.tail.check(stream)
         self.clock.advance(0)
         self.assertEqual(self.read(), ["one", "two"])
+
+    def test_a_look_asked_for_may_find_it_over(self) -> None:
+        self.start()
+        self.write("a.log", LONG)
+        self.wait(10)
+        (stream,) = self.tail.streams.values()
+        self.assertEqual(len(self.watches.watched), 1)
+        os.truncate(self.path("a.log"), 0)
+        self.tail.check(stream)
+        self.clock.advance(0)
+        self.assertEqual(self.said("cannot be read"), [])
 
     def test_stopped_with_a_look_asked_for(self) -> None:
         self.start()
@@ -1146,6 +1320,189 @@ class DeletionTests(ArchiveCase):
         self.start()
         ledger = self.ledgers[self.path("a.log")]
         self.assertEqual((ledger.given_up, ledger.missed_bytes), (3, 0))
+        why = "3 lines were lost after they were read: the file was taken away"
+        self.assertEqual(len(self.said("a.log", why)), 1)
+        ((level, words, path),) = self.told
+        self.assertEqual((level, path), ("warn", self.path("a.log")))
+        self.assertIn(why, words)
+
+    def test_shorter_than_what_was_planned(self) -> None:
+        self.store()
+        self.die()
+        os.truncate(self.path("a.log"), len(LONG) + 1)
+        self.start()
+        ledger = self.ledgers[self.path("a.log")]
+        self.assertEqual(ledger.given_up, 3)
+        self.assertEqual(len(self.said("a.log", "3 lines were lost after they were read")), 1)
+
+    def test_what_no_checkpoint_knows_is_counted(self) -> None:
+        self.remove("a.log")
+        self.wait(2)
+        self.die()
+        self.stored = None
+        self.start()
+        self.assertEqual(self.kept(), 0)
+        self.assertEqual(self.ledgers[EARLIER].missed_bytes, len(LONG) + 5)
+        self.assertEqual(len(self.said("no checkpoint")), 1)
+        self.assertEqual(len(self.told), 1)
+        self.restart()
+        self.assertEqual(self.ledgers[EARLIER].missed_bytes, len(LONG) + 5)
+
+    def test_a_rescued_file_takes_one_descriptor(self) -> None:
+        self.remove("a.log")
+        self.wait(70)
+        (stream,) = self.tail.streams.values()
+        place = os.readlink(f"/proc/self/fd/{stream.source.fd}")
+        self.assertIn(self.spool_folder, place)
+        self.assertEqual(open_files().count(place), 1)
+
+
+class TooManyOpenTests(TailCase):
+    """Rotated files cannot be looked at: that is not to say that there are none."""
+
+    archive = True
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.full = self.full_again = False
+
+        def open_log(path: str) -> tuple[int, os.stat_result]:
+            if self.full and not path.endswith(".log"):
+                raise OSError(errno.EMFILE, "Too many open files")
+            return real(path)
+
+        def open_again(path: str) -> tuple[int, os.stat_result]:
+            if self.full_again:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return open_log(path)
+
+        real = folders.open_log
+        self.patch(folders, "open_log", open_log)
+        self.patch(restoring, "open_log", open_log)
+        self.patch(rotation, "open_log", open_again)
+        self.write("a.log", "old\n")
+
+    def test_a_copy(self) -> None:
+        self.full = True
+        self.check_a_copy()
+
+    def test_a_copy_that_was_looked_at(self) -> None:
+        self.full_again = True
+        self.check_a_copy()
+
+    def check_a_copy(self) -> None:
+        self.start()
+        self.write("a.log", f"{LONG}\n")
+        self.copy_and_truncate("a.log", "a.log.1")
+        self.write("a.log", "new\n")
+        self.wait(30)
+        self.assertEqual(len(self.said("a.log", "Too many open files")), 1)
+        self.full = self.full_again = False
+        self.wait(20)
+        self.assertEqual(self.uploader.all(), [LONG, "new"])
+        self.assertEqual((self.read(), self.missed()), ([LONG, "new"], 0))
+
+    def test_rotated_twice(self) -> None:
+        self.start()
+        self.full = True
+        self.rename("a.log", "a.log.2")
+        self.write("a.log.1", "one\n")
+        self.write("a.log", "two\n")
+        self.wait(30)
+        self.assertEqual(self.read(), ["two"])
+        self.assertEqual(len(self.said("a.log", "Too many open files")), 1)
+        self.full = False
+        self.wait(20)
+        self.assertEqual(self.read(), ["two", "one"])
+
+    def test_after_a_restart(self) -> None:
+        self.write("a.log", f"{LONG}\n")
+        self.start()
+        self.store()
+        self.die()
+        self.rename("a.log", "a.log.1")
+        self.write("a.log.1", "one\n")
+        self.write("a.log", "two\n")
+        self.full = True
+        self.start()
+        self.wait(20)
+        self.assertEqual(self.missed(), 0)
+        self.full = False
+        self.wait(20)
+        self.assertEqual(sorted(self.read()), ["one", "two"])
+
+    def test_at_first_sight(self) -> None:
+        self.write("a.log.1", "old\n")
+        self.full = True
+        self.start()
+        self.assertIn("Too many open files", self.tail.ignored[self.path("a.log")])
+        self.write("a.log", "one\n")
+        self.wait(20)
+        self.full = False
+        self.wait(20)
+        self.assertEqual(self.read(), ["one"])
+
+
+class LateWriterTests(ArchiveCase):
+    """S3 is away for longer than a rotated file is expected to grow."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.uploader.paused = True
+
+    def rotate(self, text: str) -> None:
+        self.write("a.log", text)
+        self.wait()
+        self.rename("a.log", "a.log.1")
+        self.write("a.log", "")
+        self.wait(70)
+        (self.stream,) = (one for one in self.tail.streams.values() if one.rotated_at is not None)
+        self.assertTrue(self.stream.complete)
+
+    def over(self) -> None:
+        self.uploader.go_on()
+        self.wait(70)
+        self.uploader.go_on()
+        self.wait(2)
+        self.assertEqual(len(self.tail.streams), 1)
+
+    def test_it_is_read_on(self) -> None:
+        self.rotate("one\n")
+        self.write("a.log.1", "two\nthr")
+        self.wait(1)
+        self.assertFalse(self.stream.complete)
+        self.write("a.log.1", "ee\n")
+        self.over()
+        self.assertEqual(self.read(), ["one", "two", "three"])
+        self.assertEqual(self.uploaded(), ["one", "two", "three"])
+        self.assertEqual(self.missed(), 0)
+
+    def test_twice(self) -> None:
+        self.rotate("one\n")
+        self.write("a.log.1", "two\n")
+        self.wait(70)
+        self.assertTrue(self.stream.complete)
+        self.write("a.log.1", "three")
+        self.wait(70)
+        self.assertTrue(self.stream.complete)
+        self.over()
+        self.assertEqual(self.uploaded(), ["one", "two", "three"])
+
+    def test_after_what_was_taken_for_a_last_line_it_is_missed(self) -> None:
+        self.rotate("one\ntw")
+        self.write("a.log.1", "o\nthree\n")
+        self.over()
+        self.assertEqual(self.uploaded(), ["one", "tw"])
+        self.assertEqual(self.missed(), len("o\nthree\n"))
+
+    def test_also_where_it_is_deleted_then(self) -> None:
+        self.rotate("one\ntw")
+        self.write("a.log.1", "o\n")
+        self.remove("a.log.1")
+        self.wait(10)
+        self.over()
+        self.assertEqual(self.uploaded(), ["one", "tw"])
+        self.assertEqual(self.missed(), 2)
 
 
 class ArchivingTests(ArchiveCase):

@@ -44,6 +44,7 @@ class World:
         self.over: list[str] = []
         #: Of the newest rotated file that its writer may still have open: its place in `over`.
         self.late: dict[str, int] = {}
+        self.rotated_at: dict[str, float] = {}
 
     def text(self, size: int) -> str:
         self.number += 1
@@ -60,6 +61,9 @@ class World:
         self.now[name] += text
 
     def write_late(self, name: str) -> None:
+        # Later than that, a line of which a part was there has been taken for whole.
+        if self.case.clock.seconds() - self.rotated_at.get(name, 0) > 50:
+            self.late.pop(name, None)
         if name in self.late and os.path.exists(self.case.path(f"{name}.1")):
             text = self.text(3) + "\n"
             self.case.write(f"{name}.1", text)
@@ -84,6 +88,7 @@ class World:
             self.case.rename(name, f"{name}.1")
             self.end(name)
             self.late[name] = len(self.over) - 1
+            self.rotated_at[name] = self.case.clock.seconds()
             if create:
                 self.case.write(name, "")
 
