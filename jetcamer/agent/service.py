@@ -237,6 +237,7 @@ class Agent(DaemonService):
             environ=self._environ,
             last_error=self.logs.last_error,
             uploads_work=self.logs.uploads_work,
+            not_archived=self.logs.why_not,
         )
 
     async def _look_again(self) -> bool:

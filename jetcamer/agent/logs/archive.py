@@ -71,7 +71,7 @@ class Archive:
         spool: Spool,
         ledgers: dict[str, Ledger],
         checkpoint: CheckpointWriter,
-        metadata: Mapping[str, str],
+        metadata: Callable[[], Mapping[str, str]],
         say: Say,
         counted: Iterable[str] = (),
         run: Run = run_here,

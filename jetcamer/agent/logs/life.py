@@ -290,6 +290,10 @@ class Life:
             return
         stream.move(source)
         stream.end = rescue.end
+        if stream.batches and stream.batches[-1].end > rescue.end:
+            # They are counted as given up when their turn comes; say it now.
+            words = f"lines that wait for S3 are lost, for {rescue.trouble or 'they are gone'}"
+            self._registry.tell_of_loss(stream.path, words)
         followed.rescued = True
         self._registry.release(followed)
         self._registry.changed()

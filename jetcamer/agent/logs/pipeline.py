@@ -193,7 +193,7 @@ class Pipeline:
             spool=self._spool,
             ledgers=self.ledgers,
             checkpoint=self._checkpoint,
-            metadata=self._metadata(),
+            metadata=self._metadata,
             say=self._say,
             counted=self._counted,
             run=self._run,

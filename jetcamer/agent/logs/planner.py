@@ -32,7 +32,7 @@ class ArchiveSettings(msgspec.Struct, frozen=True):
     #: Bytes of an object, as they stand in the file; one longer line is an object of its own.
     max_bytes: int = 512 << 10
     #: Objects that are planned and not yet uploaded; also of those that were POSTed.
-    max_planned: int = 64
+    max_planned: int = 256
     #: Uploads at the same time, and the bytes that these may hold in memory. One may be begun
     #: whatever it needs.
     max_uploads: int = 4

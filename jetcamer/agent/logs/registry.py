@@ -151,16 +151,16 @@ class Registry:
         if size <= 0:
             return
         ledger.missed_bytes += size
-        self._tell_of_loss(path, f"{size:,} bytes were lost before they were read: {why}")
+        self.tell_of_loss(path, f"{size:,} bytes were lost before they were read: {why}")
 
     def give_up(self, ledger: Ledger, path: str, lines: int, why: str) -> None:
         """Count and say that lines are lost that were read already, if any are."""
         if lines <= 0:
             return
         ledger.given_up += lines
-        self._tell_of_loss(path, f"{lines:,} lines were lost after they were read: {why}")
+        self.tell_of_loss(path, f"{lines:,} lines were lost after they were read: {why}")
 
-    def _tell_of_loss(self, path: str, words: str) -> None:
+    def tell_of_loss(self, path: str, words: str) -> None:
         log.warn("[logs] {path}: {words}", path=path, words=words)
         self._say("warn", words, path)
 

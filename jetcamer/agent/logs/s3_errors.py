@@ -144,6 +144,8 @@ def explain(error: Exception, access: S3Access, action: str = PUT) -> UploadErro
         words = f"{access.region_name!r} is not the name of a region (awsRegion)"
     elif "ValueError" in kinds or "Endpoint" in name:
         words = f"botocore cannot use the endpoint {access.host} with bucket {access.bucket}"
+        if access.endpoint is not None and "://" not in access.endpoint:
+            words = "AWS_ENDPOINT_URL_S3 is no URL: it has to begin with http:// or https://"
     else:
         words = f"botocore cannot ask {access.host} ({name})"
     return UploadError(words, kind="environment", code=name)

@@ -47,6 +47,8 @@ class S3Question(msgspec.Struct, frozen=True):
     last_error: str | None = None
     #: Whether an upload has succeeded, and none failed since.
     uploads_work: bool = False
+    #: Why nothing is archived, whatever S3 says.
+    not_archived: str | None = None
 
     def __repr__(self) -> str:
         return f"S3Question({self.access!r}, machine_id={self.machine_id!r}, <hidden>)"
@@ -62,7 +64,9 @@ def verdict(question: S3Question, findings: Findings) -> dict[str, Any]:
     if question.uploads_work and not errors and findings.code != "NoSuchBucket":
         exists = True
     if question.last_error is not None and question.last_error not in errors:
-        errors.append(f"the last upload failed: {question.last_error}")
+        errors.append(f"the archive does not get on: {question.last_error}")
+    if question.not_archived is not None:
+        warnings.append(f"nothing is archived: {question.not_archived}")
     answer: dict[str, Any] = {"valid": not errors}
     if errors:
         answer["errors"] = errors

@@ -64,7 +64,7 @@ class LogShipping(Service):
     :param say: `AgentLink.send_log`.
     :param environ: ``AWS_ENDPOINT_URL_S3`` and ``AWS_ENDPOINT_URL`` are looked at.
     :param machine_id: raises ``OSError`` where there is none; nothing is archived then.
-    :param metadata: of every object, once there is one.
+    :param metadata: of every object, at the moment of its upload.
     """
 
     name = "logs"
@@ -154,6 +154,11 @@ class LogShipping(Service):
         """Why the archive's last upload failed; None where it did not."""
         archive = self._archive
         return archive.last_error if archive is not None and self._access is not None else None
+
+    @property
+    def why_not(self) -> str | None:
+        """Why nothing is archived; None where something is, be it later."""
+        return self._why_not if self._archive is None else None
 
     @property
     def uploads_work(self) -> bool:

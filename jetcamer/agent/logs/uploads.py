@@ -81,7 +81,7 @@ class Uploads:
         self,
         clock: IReactorTime,
         settings: ArchiveSettings,
-        metadata: Mapping[str, str],
+        metadata: Callable[[], Mapping[str, str]],
         random: Callable[[], float],
     ) -> None:
         #: Objects in the bucket since the start.
@@ -278,7 +278,7 @@ class Uploads:
         kind: Kind = "transient"
         retry_after = None
         try:
-            await uploader.put(upload.key, body, self._metadata)
+            await uploader.put(upload.key, body, self._metadata())
         except UploadError as error:
             words, kind, retry_after = str(error), error.kind, error.retry_after
         except CancelledError:

@@ -148,7 +148,7 @@ class World:
             spool=self.spool,
             ledgers=self.ledgers,
             checkpoint=self.checkpoint,
-            metadata={"host": "test"},
+            metadata=lambda: {"host": "test"},
             say=self.say,
             counted=restored.counted,
             check=lambda stream: self.checked.append(stream.path),

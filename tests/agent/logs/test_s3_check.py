@@ -350,7 +350,7 @@ class VerdictTests(SynchronousTestCase):
             verdict(self.question(machine_id=None, last_error="denied"), findings),
             {
                 "valid": False,
-                "errors": ["no route", "the last upload failed: denied"],
+                "errors": ["no route", "the archive does not get on: denied"],
                 "bucketExists": False,
                 "credentialsType": "stored-credentials",
             },
@@ -369,7 +369,7 @@ class VerdictTests(SynchronousTestCase):
         self.assertFalse(verdict(self.question(uploads_work=True), unknown)["valid"])
         fine = Findings(bucket_exists=True)
         answer = verdict(self.question(last_error="s3:PutObject"), fine)
-        self.assertEqual(answer["errors"], ["the last upload failed: s3:PutObject"])
+        self.assertEqual(answer["errors"], ["the archive does not get on: s3:PutObject"])
         gone = Findings(warnings=("gone",), code="NoSuchBucket")
         answer = verdict(self.question(uploads_work=True), gone)
         self.assertEqual((answer["valid"], answer["bucketExists"]), (True, False))

@@ -1274,6 +1274,15 @@ class DeletionTests(ArchiveCase):
         ledger = self.ledgers[self.path("a.log")]
         self.assertEqual(ledger.archived + ledger.given_up, 3)
 
+    def test_no_room_for_what_is_planned_is_said_at_once(self) -> None:
+        (stream,) = self.tail.streams.values()
+        self.assertTrue(stream.batches)
+        self.spool.limit = len(LONG) + 1
+        self.remove("a.log")
+        self.wait(70)
+        self.assertEqual(len(self.said("lines that wait for S3 are lost", "spool is full")), 1)
+        self.assertTrue(any("spool is full" in words for _, words, _ in self.told))
+
     def test_no_room_at_all(self) -> None:
         self.spool.limit = 0
         (stream,) = self.tail.streams.values()
