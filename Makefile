@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-JOBS ?= $(shell nproc)
+# Many tests wait for other processes: one worker more than there are cores.
+JOBS ?= $(shell expr $$(nproc) + 1)
 INSTALLED := $(VENV)/.installed
 NODE_PEERS := tests/support/node/node_modules/.installed
 CODE := jetcamer tests benchmarks twisted setup.py

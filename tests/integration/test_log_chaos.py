@@ -47,7 +47,7 @@ def draw(number: int, count: int) -> list[Story]:
 
     @seed(number)
     @settings(
-        max_examples=count,
+        max_examples=count + 1,  # the first one is always the simplest there is
         database=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
@@ -165,7 +165,7 @@ class ChaosTests(ShippingCase):
 
     async def test_every_line_is_in_the_bucket_once(self) -> None:
         number = int(os.environ.get("JETCAMER_CHAOS_SEED") or SystemRandom().randrange(1 << 32))
-        count = int(os.environ.get("JETCAMER_CHAOS_STORIES") or 2)
+        count = int(os.environ.get("JETCAMER_CHAOS_STORIES") or 1)
         for story in draw(number, count):
             try:
                 await self.play(story)

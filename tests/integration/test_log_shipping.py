@@ -29,7 +29,11 @@ class EndToEndTests(ShippingCase):
         await peer.start()
         self.addCleanup(peer.stop)
         shipping = self.ship(
-            wsApiUrl=peer.url, wsSecret="secret", instanceId="web-1", metricsExtended=True
+            wsApiUrl=peer.url,
+            wsSecret="secret",
+            instanceId="web-1",
+            metricsExtended=True,
+            metricsIntervalSeconds=1,
         )
         file = shipping.logs / "access.log"
         file.write_text(access_line("before-we-came"))
@@ -106,7 +110,7 @@ class EndToEndTests(ShippingCase):
         self.assertIn("InternalError", json.dumps(status["archive"]["lastError"]))
         await shipping.kill()
         shipping.proxy.mode = "ok"
-        shipping.proxy.faults[:] = ["lost", "cut", "503"]
+        shipping.proxy.faults[:] = ["lost", "cut", "500"]
         await shipping.start()
         await shipping.archived(1200)
         self.assertEqual(await shipping.paths(), sorted(map(str, range(1200))))

@@ -109,9 +109,14 @@ class Shipping:
         raise AssertionError(f"not within {DEADLINE:g} s: {json.dumps(status, indent=1)}\n{said}")
 
     async def following(self, *names: str) -> None:
-        """Returns when these files of the folder of logs are followed."""
+        """Returns when these files of the folder of logs are followed, and that is on disk."""
         paths = {str(self.logs / name) for name in names}
-        await self.until(lambda status: paths <= {file["path"] for file in status["files"]})
+        checkpoint = self.folder / "state" / "logs.checkpoint.json"
+        await self.until(
+            lambda status: (
+                paths <= {file["path"] for file in status["files"]} and checkpoint.exists()
+            )
+        )
 
     async def archived(self, lines: int) -> dict[str, Any]:
         """Returns when so many lines are said to be in the bucket."""

@@ -172,7 +172,7 @@ class PipelineTests(LogsMixin, SynchronousTestCase):
         self.patch(module, "run_in_thread", lambda reactor, call, name: maybeDeferred(call))
 
     @settings(
-        max_examples=60,
+        max_examples=40,
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
