@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Many tests wait for other processes: one worker more than there are cores.
-JOBS ?= $(shell expr $$(nproc) + 1)
+# Many tests wait for other processes: two workers for each core.
+JOBS ?= $(shell expr 2 \* $$(nproc))
 INSTALLED := $(VENV)/.installed
 NODE_PEERS := tests/support/node/node_modules/.installed
 CODE := jetcamer tests benchmarks twisted setup.py
