@@ -18,7 +18,7 @@ import stat
 import msgspec
 from twisted.logger import Logger
 
-from jetcamer.agent.files import Signature, read_whole, signature
+from jetcamer.agent.files import Signature, read_whole, signature, sync_directory
 
 log = Logger()
 
@@ -107,7 +107,7 @@ class CredentialStore:
         else:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path)
-                _sync_directory(os.path.dirname(self.path))
+                sync_directory(os.path.dirname(self.path))
         self._sweep()
         return present
 
@@ -132,7 +132,7 @@ class CredentialStore:
                 os.unlink(temporary)
             raise
         try:
-            _sync_directory(directory)
+            sync_directory(directory)
         except OSError as error:
             # They are stored, and would be lost only if the machine lost its power now.
             log.warn("{directory}: {error}", directory=directory, error=error.strerror)
@@ -203,14 +203,3 @@ class _CredentialFile:
             if not document.secret_access_key:
                 return None, [*warnings, f"{self._path}: is not used: SecretAccessKey is missing"]
         return document, warnings
-
-
-def _sync_directory(directory: str) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some file systems cannot, and need not
-            raise
-    finally:
-        os.close(fd)

@@ -34,3 +34,16 @@ def read_whole(path: str, limit: int) -> tuple[bytes, os.stat_result]:
             if size > limit:
                 raise OSError(errno.EFBIG, f"Larger than {limit} bytes")
     return b"".join(chunks), status
+
+
+def sync_directory(directory: str) -> None:
+    """Until this has returned, a name that was made in `directory` may be gone after the machine
+    lost its power. Raises ``OSError``."""
+    fd = os.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems cannot, and need not
+            raise
+    finally:
+        os.close(fd)

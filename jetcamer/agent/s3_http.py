@@ -7,9 +7,6 @@ In: requests, and an agent that can be asked how it archives, and given events. 
 
 from __future__ import annotations
 
-import importlib.util
-import shlex
-import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -18,6 +15,7 @@ from jetcamer.agent.logs.archive_errors import ArchiveOff, SpoolFull
 from jetcamer.agent.logs.s3_check import Findings
 from jetcamer.agent.logs.s3_errors import UploadError
 from jetcamer.agent.logs.s3_validate import S3Check, S3Question, verdict
+from jetcamer.agent.logs.shipping import has_botocore, install_command
 from jetcamer.net.http import Answer, HTTPError, json_text, read_json
 
 if TYPE_CHECKING:
@@ -47,7 +45,7 @@ class S3Handlers:
 
     async def s3_validate(self, request: Request) -> Answer:
         question = self._view.s3_question()
-        if importlib.util.find_spec("botocore") is None:
+        if not has_botocore():
             words = f"botocore is not installed: {install_command()}"
             findings = Findings(errors=(words,), region=question.access.region_name)
         else:
@@ -93,10 +91,6 @@ class S3Handlers:
         finally:
             if timer.active():
                 timer.cancel()
-
-
-def install_command() -> str:
-    return f"{shlex.quote(sys.executable)} -m pip install 'jetcamer[s3]'"
 
 
 def parse_batch(body: object) -> list[dict[str, Any]]:

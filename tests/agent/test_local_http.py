@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import socket
@@ -31,6 +30,7 @@ from jetcamer.agent.local_http import (
     local_routes,
     parse_aws_config,
 )
+from jetcamer.agent.logs import shipping
 from jetcamer.agent.logs.archive_errors import ArchiveOff, SpoolFull
 from jetcamer.agent.logs.posted import Stored
 from jetcamer.agent.logs.s3_client import S3Access
@@ -457,7 +457,7 @@ class BatchTests(RoutesCase):
 
 class WithoutBotocoreTests(RoutesCase):
     def test_says_what_to_do(self) -> None:
-        self.patch(importlib.util, "find_spec", lambda name: None)
+        self.patch(shipping, "find_spec", lambda name: None)
         self.patch(sys, "executable", "/opt/my venv/bin/python")
         self.agent.question = s3_question()
         code, answer = self.ask("GET", "/internal/s3-validate")

@@ -7,7 +7,6 @@ really done; see `stream` and `ledger`.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +18,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from jetcamer.agent.files import read_whole, sync_directory
 from jetcamer.agent.logs.ledger import Ledger
 
 log = Logger()
@@ -106,8 +106,6 @@ class CheckpointFile:
     def load(self) -> Checkpoint | None:
         """What was written last; None where nothing was, or where it cannot be understood, which
         is said; it is then kept under another name. Raises ``OSError``."""
-        from jetcamer.agent.files import read_whole
-
         try:
             data, _ = read_whole(self.path, MAX_SIZE)
         except FileNotFoundError:
@@ -152,14 +150,7 @@ class CheckpointFile:
         if not durable:
             return
         # Only now is it the file that is found after the machine lost its power.
-        fd = os.open(os.path.dirname(self.path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # some file systems cannot, and need not
-                raise
-        finally:
-            os.close(fd)
+        sync_directory(os.path.dirname(self.path))
 
 
 #: Runs a blocking function, here or in a thread; the Deferred fires in the reactor's thread.

@@ -38,6 +38,7 @@ log = Logger()
 #: Seconds between two looks for credentials, and for log files as long as there are none.
 LOOK_INTERVAL = 10.0
 
+#: `checkpoint.FILE_NAME`, without importing it; a test holds them together.
 CHECKPOINT_NAME = "logs.checkpoint.json"
 
 

@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from threading import Lock
 
+from jetcamer.agent.files import sync_directory
+
 _STREAMS, _OBJECTS, _ASIDE = "streams", "objects", "rejected"
 _TEMPORARY = ".new-"
 
@@ -228,11 +230,7 @@ class Spool:
     def _sync_directory(self, kind: str) -> None:
         """Without it a file is lost only if the machine lost its power now."""
         try:
-            fd = os.open(self._path(kind, ""), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            sync_directory(self._path(kind, ""))
         except OSError as error:
             self._cannot(self._path(kind, ""), error)
 

@@ -17,7 +17,7 @@ from jetcamer.agent.credentials import AwsAccess
 from jetcamer.agent.logs import pipeline
 from jetcamer.agent.logs import shipping as module
 from jetcamer.agent.logs.archive_errors import ArchiveOff
-from jetcamer.agent.logs.checkpoint import CheckpointFile
+from jetcamer.agent.logs.checkpoint import FILE_NAME, CheckpointFile
 from jetcamer.agent.logs.shipping import LOOK_INTERVAL, LogShipping
 from jetcamer.agent.logs.tail import Tail
 from jetcamer.agent.send_queue import Counters, SendQueue
@@ -310,6 +310,11 @@ class BatchTests(ShippingCase):
         (name,) = os.listdir(os.path.join(self.state_dir, "spool", "objects"))
         with open(os.path.join(self.state_dir, "spool", "objects", name), "rb") as file:
             self.assertEqual(file.read(), b"{}\n")
+
+
+class NameTests(SynchronousTestCase):
+    def test_the_checkpoint_has_one_name(self) -> None:
+        self.assertEqual(module.CHECKPOINT_NAME, FILE_NAME)
 
 
 class StoppingTests(ShippingCase):
