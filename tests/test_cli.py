@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -386,12 +387,19 @@ class DemoTests(TestCase):
 
     async def test_ctrl_c(self) -> None:
         """Ctrl-C takes the agent's leave, sums up, and is no failure."""
-        demo = self.demo("--verbose")
+        home = Path(self.mktemp()).absolute()
+        (home / ".aws").mkdir(parents=True)
+        (home / ".aws" / "credentials").write_text(
+            "[default]\naws_access_key_id = A\naws_secret_access_key = B\n"
+        )
+        demo = self.demo("--verbose", HOME=str(home))
         await demo.wait_for(lambda line: "ping: pong" in line)
         demo.signal("INT")
         await demo.when_ended()
         self.assertEqual((demo.exit_code, demo.stderr), (0, ""))
         self.assertIn("JetCamer demo: 3 messages verified, 0 refused", "\n".join(demo.events))
+        # Whoever has AWS credentials at home has not asked for an archive.
+        self.assertNotIn("archiving to", "\n".join(demo.events))
         # With --verbose, the agent's own log is there too.
         self.assertIn("          [ws] sending auth message", demo.events)
 

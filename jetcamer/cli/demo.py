@@ -128,6 +128,7 @@ class Demo:
             instance_id=AGENT_ID,
             web_listen="127.0.0.1:0",
             state_dir=folder,
+            archive="off",  # whose AWS account that would be nobody asked
         )
         agent = build_agent(config, reactor=self._reactor, environ=_environment(os.environ))
         self._services.append(agent)
