@@ -15,21 +15,23 @@ from random import random
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from jetcamer.agent.logs.batch_upload import BatchUpload
 from jetcamer.agent.logs.checkpoint import Batch, CheckpointWriter, Run, run_here
 from jetcamer.agent.logs.ledger import Ledger
-from jetcamer.agent.logs.objects import POSTED_PATH, Parser, flat_name, object_key
+from jetcamer.agent.logs.lines import Parser
+from jetcamer.agent.logs.objects import POSTED_PATH, flat_name, object_key
 from jetcamer.agent.logs.outage import back_off
 from jetcamer.agent.logs.planner import ArchiveSettings, Planner
 from jetcamer.agent.logs.posted import Posted, Stored
+from jetcamer.agent.logs.registry import Say
 from jetcamer.agent.logs.spool import Spool
 from jetcamer.agent.logs.stream import Stream
 from jetcamer.agent.logs.uploads import Content, Uploader, Uploads
-from jetcamer.net.timers import RepeatingTimer
+from jetcamer.net.timers import RepeatingTimer, Timer
 
 __all__ = ["Archive", "ArchiveSettings"]
 
@@ -37,9 +39,6 @@ log = Logger()
 
 #: Seconds between two looks at what could not be read.
 LOOK_INTERVAL = 10.0
-
-#: Tells the server: level, words, path.
-Say = Callable[[str, str, str | None], object]
 
 
 def _unheard(stream: Stream) -> None:
@@ -81,7 +80,6 @@ class Archive:
         self.parser_for = parser_for
         self.spool = spool
         self.check = check
-        self._clock = clock
         self._now = now
         self._machine_id = machine_id
         self._checkpoint = checkpoint
@@ -107,7 +105,7 @@ class Archive:
         #: Planned, and not on disk yet.
         self._unsaved: list[BatchUpload] = []
         self._failed_saves = 0
-        self._save_call: IDelayedCall | None = None
+        self._save_timer = Timer(clock)
         self._timer = RepeatingTimer(clock, LOOK_INTERVAL, self._look_again, name="[logs] archive")
         self._running = False
 
@@ -142,9 +140,7 @@ class Archive:
         the checkpoint is to be written after that."""
         self._running = False
         self._timer.stop()
-        if self._save_call is not None:
-            self._save_call.cancel()
-            self._save_call = None
+        self._save_timer.stop()
         self._planner.stop()
         self._posted.stop()
         return self._uploads.stop()
@@ -170,8 +166,8 @@ class Archive:
             state, error = "waiting", error or "no credentials"
         elif retry:
             state = "backing off"
-        elif self._save_call is not None:
-            state, retry = "backing off", self._save_call.getTime() - self._clock.seconds()
+        elif self._save_timer.running:
+            state, retry = "backing off", self._save_timer.remaining
         return {
             "state": state,
             "lastError": error,
@@ -235,11 +231,10 @@ class Archive:
         self._unsaved.append(upload)
 
     def _turn_over(self) -> None:
-        if self._save_call is None:
+        if not self._save_timer.running:
             self._save()
 
     def _save(self) -> None:
-        self._save_call = None
         uploads, self._unsaved = self._unsaved, []
         written = self._checkpoint.written()
         written.addCallbacks(self._saved, self._not_saved, (uploads,), errbackArgs=(uploads,))
@@ -253,11 +248,9 @@ class Archive:
     def _not_saved(self, failure: Failure, uploads: list[BatchUpload]) -> None:
         """Nothing of it may be uploaded: after a crash it would be planned otherwise."""
         self._unsaved[:0] = uploads
-        if self._running and self._save_call is None:
+        if self._running and not self._save_timer.running:
             self._failed_saves += 1
-            self._save_call = self._clock.callLater(
-                back_off(self._failed_saves, self._random), self._save
-            )
+            self._save_timer.start(back_off(self._failed_saves, self._random), self._save)
 
     def _look_again(self) -> None:
         self._planner.try_again()

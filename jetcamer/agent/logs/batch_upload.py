@@ -14,9 +14,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from jetcamer.agent.logs.checkpoint import Batch
-from jetcamer.agent.logs.lines import MAX_LINE, Block, split
+from jetcamer.agent.logs.lines import Block, split
 from jetcamer.agent.logs.objects import CHUNK, render, rendered_size
-from jetcamer.agent.logs.stream import BLOCK_SIZE, Stream
+from jetcamer.agent.logs.stream import Stream, held_size
 from jetcamer.agent.logs.uploads import Content, MakeBody, Outcome
 
 if TYPE_CHECKING:
@@ -49,9 +49,7 @@ class BatchUpload:
         self.batch = batch
         self.key = batch.key
         self.lines = batch.lines
-        size = batch.end - batch.start
-        if size > BLOCK_SIZE * 4:
-            size = MAX_LINE + 4
+        size = held_size(batch.start, batch.end)
         self.size = size + rendered_size(size, batch.lines)
         #: None until it is over.
         self.outcome: Outcome | None = None
@@ -110,6 +108,6 @@ class BatchUpload:
         """Into the ledger: when everything before it is there."""
         ledger = self.stream.ledger
         assert self.outcome is not None
-        setattr(ledger, self.outcome, getattr(ledger, self.outcome) + self.lines)
+        ledger.count(self.outcome, self.lines)
         if self.outcome == "archived":
             ledger.unmatched += self._unmatched

@@ -14,12 +14,13 @@ from typing import Any
 
 import msgspec
 from twisted.internet.defer import Deferred, fail, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from jetcamer.agent.files import read_whole, sync_directory
 from jetcamer.agent.logs.ledger import Ledger
+from jetcamer.net.timers import Timer
 
 log = Logger()
 
@@ -184,7 +185,7 @@ class CheckpointWriter:
         self._run = run
         self._interval = interval
         self._next = clock.seconds()
-        self._timer: IDelayedCall | None = None
+        self._timer = Timer(clock)
         self._writing: Deferred[None] | None = None
         self._changed = False
         self._waiting: list[Deferred[None]] = []
@@ -195,9 +196,9 @@ class CheckpointWriter:
     def touch(self) -> None:
         """Something changed."""
         self._changed = True
-        if self._timer is None and self._writing is None and not self._stopped:
+        if not self._timer.running and self._writing is None and not self._stopped:
             delay = max(0.0, self._next - self._clock.seconds())
-            self._timer = self._clock.callLater(delay, self._begin)
+            self._timer.start(delay, self._begin)
 
     def written(self) -> Deferred[None]:
         """Fires when a snapshot taken after this call is on disk; fails with ``OSError`` when
@@ -212,9 +213,7 @@ class CheckpointWriter:
     async def stop(self) -> None:
         """Write what changed, once, now."""
         self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.stop()
         if self._writing is not None:
             await self._writing
         if self._changed:
@@ -228,7 +227,6 @@ class CheckpointWriter:
             self._waiting.remove(waiter)
 
     def _begin(self) -> None:
-        self._timer = None
         self._changed = False
         self._next = self._clock.seconds() + self._interval
         served, self._waiting = self._waiting, []

@@ -34,6 +34,15 @@ class Ledger(msgspec.Struct, rename="camel", omit_defaults=True):
     #: as they were seen to be there.
     missed_bytes: int = 0
 
+    def count(self, name: str, number: int) -> None:
+        """Add to the count of that name."""
+        setattr(self, name, getattr(self, name) + number)
+
+    def add(self, other: Ledger) -> None:
+        """Add each of its counts to ours."""
+        for name in self.__struct_fields__:
+            self.count(name, getattr(other, name))
+
     def as_dict(self) -> dict[str, int]:
         """All the counts by their documented names."""
         names = zip(self.__struct_encode_fields__, self.__struct_fields__, strict=True)
@@ -44,6 +53,5 @@ def total(ledgers: Iterable[Ledger]) -> Ledger:
     """The sums over several paths."""
     sums = Ledger()
     for ledger in ledgers:
-        for name in sums.__struct_fields__:
-            setattr(sums, name, getattr(sums, name) + getattr(ledger, name))
+        sums.add(ledger)
     return sums

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from jetcamer.agent.logs import restore
+from jetcamer.agent.logs import positions
 from jetcamer.agent.logs.attention import Attention
 from jetcamer.agent.logs.folders import Folders
 from jetcamer.agent.logs.opening import Opener
@@ -185,7 +185,7 @@ class Life:
             seen = max(seen, stream.archive.position)
             needed = min(needed, stream.archived)
         elif followed.parked is not None:
-            needed = min(needed, restore.first_needed(followed.parked))
+            needed = min(needed, positions.first_needed(followed.parked))
         head = stream.source.head or b""
         opened = self._open_copy(followed, head, seen, needed)
         was_current = self._registry.leave(followed)
@@ -319,11 +319,11 @@ class Life:
             planned = stream.batches[-1].end if stream.batches else stream.archived
             place = min(place, planned)
         elif followed.parked is not None:
-            place = min(place, restore.slowest(followed.parked))
+            place = min(place, positions.slowest(followed.parked))
         why = why or "it was truncated or taken away"
         self._registry.lose(stream.ledger, stream.path, seen - max(kept, place), why)
         if followed.parked is not None and not kept:
-            lines = restore.planned_lines(followed.parked)
+            lines = positions.planned_lines(followed.parked)
             self._registry.give_up(stream.ledger, stream.path, lines, why)
             followed.parked = None
 

@@ -6,7 +6,11 @@ fails, whatever the bytes are.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+#: What takes a line apart; None where it is of no known format.
+Parser = Callable[[str], Mapping[str, Any] | None]
 
 #: Bytes of a line that are kept; of a longer one the beginning, with a mark.
 MAX_LINE = 1 << 16

@@ -12,11 +12,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from jetcamer.agent.logs.lines import Block, clean, text
+from jetcamer.agent.logs.lines import Block, Parser, clean, text
 from jetcamer.agent.logs.stream import Stream
+from jetcamer.net.timers import Timer
 
 log = Logger()
 
@@ -32,9 +33,6 @@ SEND_INTERVAL = 0.25
 
 #: Seconds between two lines that say how many were suppressed.
 SAY_INTERVAL = 60.0
-
-#: What a parser makes of a line; None where it is of no known format.
-Parser = Callable[[str], Mapping[str, Any] | None]
 
 
 class Queue(Protocol):
@@ -100,9 +98,9 @@ class Live:
         self._touched: set[Stream] = set()
         self._reading: dict[str, Stream] = {}
         self._unreadable: set[str] = set()
-        self._read_call: IDelayedCall | None = None
-        self._send_call: IDelayedCall | None = None
-        self._say_call: IDelayedCall | None = None
+        self._read_timer = Timer(clock)
+        self._send_timer = Timer(clock)
+        self._say_timer = Timer(clock)
         #: Lines of each path that were suppressed and have not been spoken of.
         self._unsaid: Counter[str] = Counter()
 
@@ -115,7 +113,7 @@ class Live:
         if self._stopped:
             return
         self._reading[stream.id] = stream
-        if self._read_call is None:
+        if not self._read_timer.running:
             self._read()
 
     def closed(self, stream: Stream) -> None:
@@ -128,7 +126,7 @@ class Live:
 
     def link_changed(self) -> None:
         """The link was opened or lost."""
-        if self._waiting and self._send_call is None:
+        if self._waiting and not self._send_timer.running:
             self._send()
         self._arrange_to_say()
 
@@ -137,10 +135,8 @@ class Live:
         if self._queue.flowing:
             self._say_more()
         self._stopped = True
-        for call in (self._read_call, self._send_call, self._say_call):
-            if call is not None and call.active():
-                call.cancel()
-        self._read_call = self._send_call = self._say_call = None
+        for timer in (self._read_timer, self._send_timer, self._say_timer):
+            timer.stop()
         self._reading.clear()
         self._waiting.clear()
 
@@ -152,7 +148,6 @@ class Live:
     # Reading
 
     def _read(self) -> None:
-        self._read_call = None
         budget = TURN_SIZE
         while self._reading and budget > 0:
             stream = self._reading.pop(next(iter(self._reading)))
@@ -161,9 +156,9 @@ class Live:
                 budget -= size
                 self._reading[stream.id] = stream  # after the others
         if self._reading:
-            self._read_call = self._clock.callLater(0, self._read)
+            self._read_timer.start(0, self._read)
         self._settle()
-        if self._send_call is None:
+        if not self._send_timer.running:
             self._send()
 
     def _read_block(self, stream: Stream) -> int | None:
@@ -220,7 +215,6 @@ class Live:
     # Sending
 
     def _send(self) -> None:
-        self._send_call = None
         now = self._clock.seconds()
         while self._waiting and self._handed is None and self._queue.flowing:
             if len(self._sent_at) == self._rate and now - self._sent_at[0] < 1:
@@ -229,7 +223,7 @@ class Live:
             self._hand_over(self._pop())
         self._settle()
         if self._waiting and self._queue.is_open:
-            self._send_call = self._clock.callLater(SEND_INTERVAL, self._send)
+            self._send_timer.start(SEND_INTERVAL, self._send)
 
     def _hand_over(self, line: _Line) -> None:
         stream = line.stream
@@ -299,11 +293,10 @@ class Live:
         self._arrange_to_say()
 
     def _arrange_to_say(self) -> None:
-        if self._unsaid and self._say_call is None and not self._stopped:
-            self._say_call = self._clock.callLater(SAY_INTERVAL, self._say)
+        if self._unsaid and not self._say_timer.running and not self._stopped:
+            self._say_timer.start(SAY_INTERVAL, self._say)
 
     def _say(self) -> None:
-        self._say_call = None
         if not self._queue.flowing:
             if self._queue.is_open:  # else `link_changed` arranges it anew
                 self._arrange_to_say()

@@ -8,15 +8,12 @@ repeated overwrites itself. Pure.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
-from jetcamer.agent.logs.lines import text
-
-#: What takes a line apart; None where it is of no known format.
-Parser = Callable[[str], Mapping[str, Any] | None]
+from jetcamer.agent.logs.lines import Parser, text
 
 #: The path under which the ledger counts events that were POSTed; no log file has it.
 POSTED_PATH = "/internal/batch"

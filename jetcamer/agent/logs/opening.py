@@ -12,7 +12,7 @@ from collections.abc import Callable, Container
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from jetcamer.agent.logs import restore
+from jetcamer.agent.logs import positions
 from jetcamer.agent.logs.attention import Attention
 from jetcamer.agent.logs.checkpoint import StreamState
 from jetcamer.agent.logs.folders import Folders
@@ -155,7 +155,7 @@ class Opener:
             head=state.head,
         )
         stream.real = state.real
-        place = restore.slowest(state)
+        place = positions.slowest(state)
         size = max(0, source.base - place) + max(0, state.size - max(place, rescue.end))
         self._registry.lose(
             history.ledger, state.path, size, "the file was taken away while it was rescued"
@@ -182,13 +182,13 @@ class Opener:
             grace = self._settings.rotated_grace
             stream.complete = rescue is not None or self._now() - mtime / 1e9 >= grace
         if state is not None:
-            restore.resume_live(stream, state)
+            positions.resume_live(stream, state)
         followed = Followed(stream, history, mtime, now)
         followed.rescue = rescue
         followed.rescued = rescue is not None
         if self.archive:
             if state is not None:
-                gone = restore.resume_archive(stream, state)
+                gone = positions.resume_archive(stream, state)
                 why = "they are no longer in the file"
                 self._registry.give_up(stream.ledger, stream.path, gone, why)
             else:

@@ -21,8 +21,10 @@ from jetcamer.agent.logs.checkpoint import (
     PathState,
     run_here,
 )
-from jetcamer.agent.logs.ledger import Ledger, total
-from jetcamer.agent.logs.live import Live, Parser, Queue
+from jetcamer.agent.logs.ledger import total
+from jetcamer.agent.logs.lines import Parser
+from jetcamer.agent.logs.live import Live, Queue
+from jetcamer.agent.logs.registry import Say
 from jetcamer.agent.logs.spool import Spool
 from jetcamer.agent.logs.stream import Stream
 from jetcamer.agent.logs.tail import Tail, TailSettings
@@ -44,11 +46,10 @@ MAX_SHOWN = 200
 
 
 class Pipeline:
-    """Raises ``OSError`` where there is a checkpoint and it cannot be read.
-
+    """
     :param reactor: IReactorTime; with an archive, IReactorFromThreads.
-    :param looked: nothing was there when the patterns were looked for before: what is there now
-        is new, unless the checkpoint knows better.
+    :param file: where positions are kept; :param restored: what it says.
+    :param archive_as: the machine id to archive under; None: nothing is archived for now.
     :param say: tells the server: level, words, path.
     """
 
@@ -58,11 +59,13 @@ class Pipeline:
         config: AgentConfig,
         patterns: Sequence[str],
         *,
+        file: CheckpointFile,
+        restored: Checkpoint,
+        archive_as: str | None,
         queue: Queue,
-        say: Callable[[str, str, str | None], object],
+        say: Say,
         metadata: Callable[[], Mapping[str, str]],
         now: Callable[[], float],
-        looked: bool,
         watcher: Watcher | None,
         settings: TailSettings = TailSettings(),  # noqa: B008 - it is frozen
     ) -> None:
@@ -72,17 +75,10 @@ class Pipeline:
         self._metadata = metadata
         self._now = now
         self._line_parser: Any = None
-        self._file = CheckpointFile(config.state_dir)
-        restored = self._file.load()
-        if restored is None and looked:
-            restored = Checkpoint(patterns=tuple(patterns))
-        states = () if restored is None else restored.streams
-        #: Whether lines were archived before: then they are from now on, too.
-        self.archived_before = any(state.archive is not None for state in states)
+        self._file = file
+        self._counted = restored.counted
         #: By path. The tail adds and takes away.
-        self.ledgers: dict[str, Ledger] = {}
-        if restored is not None:
-            self.ledgers |= {path: state.ledger for path, state in restored.paths.items()}
+        self.ledgers = {path: state.ledger for path, state in restored.paths.items()}
         self._checkpoint = CheckpointWriter(reactor, self._write, self._snapshot, run=self._run)
         self._spool = Spool(os.path.join(config.state_dir, "spool"), config.spool_max_bytes)
         self.live = Live(
@@ -92,12 +88,11 @@ class Pipeline:
             parser_for=self._parser_for,
             changed=self._checkpoint.touch,
         )
-        self.archive: Archive | None = None
-        self._counted = () if restored is None else restored.counted
-        self._make_tail = lambda takers: Tail(
+        self.archive = None if archive_as is None else self._make_archive(archive_as)
+        self.tail = Tail(
             reactor,
             patterns,
-            takers=takers,
+            takers=[self.live] if self.archive is None else [self.live, self.archive],
             archive=self.archive is not None,
             ledgers=self.ledgers,
             restored=restored,
@@ -109,22 +104,14 @@ class Pipeline:
             settings=settings,
             now=now,
         )
-        self.tail: Tail | None = None
 
-    def start(self, archive_as: str | None) -> None:
-        """:param archive_as: the machine id to archive under; None: nothing is archived."""
-        takers: list[Any] = [self.live]
-        if archive_as is not None:
-            self.archive = self._make_archive(archive_as)
-            takers.append(self.archive)
-        self.tail = self._make_tail(takers)
+    def start(self) -> None:
         self.tail.start()
         if self.archive is not None:
             self.archive.start()
 
     def add_archive(self, archive_as: str) -> None:
         """Archive from now on."""
-        assert self.tail is not None
         self.archive = self._make_archive(archive_as)
         self.tail.add_archive(self.archive)
         self.archive.start()
@@ -146,8 +133,7 @@ class Pipeline:
 
     def abandon(self) -> None:
         """Close every file, and leave what is on disk as it is."""
-        if self.tail is not None:
-            self.tail.stop()
+        self.tail.stop()
 
     def totals(self) -> dict[str, int]:
         """The ledger's sums over all paths."""
@@ -155,7 +141,6 @@ class Pipeline:
 
     def status(self) -> dict[str, Any]:
         """The members of ``logs`` in ``ws-status`` but for the archive's."""
-        assert self.tail is not None
         files = [
             {
                 "path": stream.path,
@@ -201,8 +186,7 @@ class Pipeline:
         )
 
     def _check(self, stream: Stream) -> None:
-        if self.tail is not None:
-            self.tail.check(stream)
+        self.tail.check(stream)  # which is made after its takers
 
     def _parser_for(self, path: str) -> Parser:
         if self._line_parser is None:
@@ -213,7 +197,6 @@ class Pipeline:
         return parser
 
     def _snapshot(self) -> Checkpoint:
-        assert self.tail is not None
         streams, paths = self.tail.state()
         for path, ledger in self.ledgers.items():
             if path not in paths:  # of what was POSTed

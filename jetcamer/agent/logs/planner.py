@@ -12,11 +12,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 import msgspec
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from jetcamer.agent.logs.lines import Block
 from jetcamer.agent.logs.stream import Stream
+from jetcamer.net.timers import Timer
 
 log = Logger()
 
@@ -114,7 +115,7 @@ class Planner:
         self._broken: set[Stream] = set()
         self._full = False
         self._running = False
-        self._call: IDelayedCall | None = None
+        self._timer = Timer(clock)
 
     def start(self) -> None:
         self._running = True
@@ -123,9 +124,7 @@ class Planner:
     def stop(self) -> None:
         """Lines that are in no batch yet are read again after a restart."""
         self._running = False
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
+        self._timer.stop()
 
     def opened(self, stream: Stream) -> None:
         assert stream.archive is not None
@@ -166,20 +165,17 @@ class Planner:
         self._full = self.planned >= self._settings.max_planned
 
     def _arrange(self) -> None:
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
+        self._timer.stop()
         if self._full or not self._running:
             return
         if self._hungry:
-            self._call = self._clock.callLater(0, self._turn)
+            self._timer.start(0, self._turn)
         elif self._partial:
             due = next(iter(self._partial.values())) + self._settings.flush_interval
             delay = max(0.0, due - self._clock.seconds())
-            self._call = self._clock.callLater(delay, self._turn)
+            self._timer.start(delay, self._turn)
 
     def _turn(self) -> None:
-        self._call = None
         before = self.planned
         now = self._clock.seconds()
         budget = TURN_SIZE

@@ -141,7 +141,7 @@ class Posted:
         name = upload.name
         del self._known[name]
         ledger = self._ledgers.setdefault(POSTED_PATH, Ledger())
-        setattr(ledger, outcome, getattr(ledger, outcome) + upload.lines)
+        ledger.count(outcome, upload.lines)
         if outcome == "archived":
             self._counted.add(name)
             self._remove_counted(name)

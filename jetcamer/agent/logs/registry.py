@@ -13,7 +13,7 @@ import msgspec
 from twisted.logger import Logger
 
 from jetcamer.agent.logs.checkpoint import StreamState
-from jetcamer.agent.logs.ledger import Ledger, total
+from jetcamer.agent.logs.ledger import Ledger
 from jetcamer.agent.logs.rescue import Rescue
 from jetcamer.agent.logs.rotation import Key, PathHistory
 from jetcamer.agent.logs.stream import Stream
@@ -224,9 +224,7 @@ class Registry:
         for path in gone[:-MAX_GONE]:
             ledger = self.histories.pop(path).ledger
             self.ledgers.pop(path, None)
-            sums = total((earlier, ledger))
-            for name in sums.__struct_fields__:
-                setattr(earlier, name, getattr(sums, name))
+            earlier.add(ledger)
         self.changed()
 
     # The takers

@@ -6,10 +6,11 @@ stream is read on. Must never hold up the agent: it copies a slice at a time.
 
 from __future__ import annotations
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from jetcamer.agent.logs.spool import Spool
 from jetcamer.agent.logs.stream import Source, Stream
+from jetcamer.net.timers import Timer
 
 #: Bytes that are copied in one turn.
 SLICE = 1 << 20
@@ -19,10 +20,9 @@ class Rescue:
     """Of one stream, from offset `start`, or what the spool has of it already."""
 
     def __init__(self, clock: IReactorTime, spool: Spool, stream_id: str, start: int) -> None:
-        self._clock = clock
         self._spool = spool
         self._kept = spool.keep(stream_id, start)
-        self._call: IDelayedCall | None = None
+        self._timer = Timer(clock)
         #: Why what is missing could not be copied when it was tried last; None: it could.
         self.trouble: str | None = None
 
@@ -34,14 +34,12 @@ class Rescue:
     def go_on(self, stream: Stream) -> bool:
         """Copy what has not been copied; to be called again when the file has grown, or when
         there may be room. Whether all is copied for which there is room."""
-        if self._call is None:
+        if not self._timer.running:
             self._copy(stream)
-        return self._call is None
+        return not self._timer.running
 
     def stop(self) -> None:
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
+        self._timer.stop()
 
     def source(self) -> Source | None:
         """What is in the spool, for reading until `close` or `remove`; None where nothing is."""
@@ -60,7 +58,6 @@ class Rescue:
         self._kept.remove()
 
     def _copy(self, stream: Stream) -> None:
-        self._call = None
         self.trouble = None
         wanted = min(SLICE, stream.end - self.end)
         if wanted <= 0:
@@ -76,4 +73,4 @@ class Rescue:
         if self._kept.append(data) < wanted:
             self.trouble = self._spool.last_error or "the spool is full"
         elif self.end < stream.end:
-            self._call = self._clock.callLater(0, self._copy, stream)
+            self._timer.start(0, self._copy, stream)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from jetcamer.agent.logs import restore
+from jetcamer.agent.logs import positions
 from jetcamer.agent.logs.checkpoint import StreamState
 from jetcamer.agent.logs.discovery import RefusedError, open_log
 from jetcamer.agent.logs.folders import Folders
@@ -72,7 +72,7 @@ class Restorer:
             self._folders.siblings(state.path, state.real),
             state.head,
             seen=state.size,
-            least=restore.first_needed(state),
+            least=positions.first_needed(state),
             besides=self._registry.keys,
         )
         if copy is not None and self._go_on(state, copy, is_copy=True):
@@ -82,8 +82,8 @@ class Restorer:
             return
         if not self._opener.open_spooled(state, history):
             why = "the file was taken away while the agent was not running"
-            ledger, lost = history.ledger, state.size - restore.slowest(state)
-            self._registry.give_up(ledger, state.path, restore.planned_lines(state), why)
+            ledger, lost = history.ledger, state.size - positions.slowest(state)
+            self._registry.give_up(ledger, state.path, positions.planned_lines(state), why)
             self._registry.lose(ledger, state.path, lost, why)
             self._registry.changed()
 
@@ -107,7 +107,7 @@ class Restorer:
         self._registry.lose(
             history.ledger,
             path,
-            state.size - max(file.size, restore.slowest(state)),
+            state.size - max(file.size, positions.slowest(state)),
             "the file is shorter than it was",
         )
         self._opener.open(file, fd, history, path=path, rotated=rotated, state=state)

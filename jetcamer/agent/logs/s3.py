@@ -11,7 +11,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -27,8 +27,9 @@ from jetcamer.agent.logs.s3_client import (
     put_object,
 )
 from jetcamer.agent.logs.s3_errors import UploadError, explain
+from jetcamer.agent.logs.uploads import Content
 
-__all__ = ["S3Access", "S3Uploader", "UploadError", "Uploader", "explain"]
+__all__ = ["S3Access", "S3Uploader", "UploadError", "explain"]
 
 log = Logger()
 
@@ -40,22 +41,11 @@ MAX_METADATA = 400
 _PRINTABLE = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) != "%")
 _HALF_ESCAPE = re.compile("%.?$")
 
-_Content = bytes | bytearray
-_Body = Callable[[], _Content]
-
-
-class Uploader(Protocol):
-    def put(self, key: str, make_body: _Body, metadata: Mapping[str, str]) -> Deferred[None]:
-        """Fires when the object is in the bucket, made or overwritten.
-
-        Fails with `UploadError`, with what `make_body` raised, or with ``CancelledError`` when
-        the uploader was stopped. `make_body` runs in a thread. Cancelling does not take an
-        upload back that has begun.
-        """
+_Body = Callable[[], Content]
 
 
 class S3Uploader:
-    """An `Uploader` with botocore. Makes the bucket where it is absent and that is allowed."""
+    """An `uploads.Uploader` with botocore. Makes an absent bucket where that is allowed."""
 
     def __init__(
         self,
@@ -181,7 +171,7 @@ class S3Uploader:
                 self._drop_client(client)
             raise
 
-    def _put(self, client: Any, job: _Job, body: _Content) -> None:
+    def _put(self, client: Any, job: _Job, body: Content) -> None:
         if self._has_bucket(client, job, body):
             return
         with self._bucket_lock:
@@ -191,7 +181,7 @@ class S3Uploader:
                 self._reactor.callFromThread(self._bucket_made)
                 put_object(client, self.access, job.key, body, job.metadata)
 
-    def _has_bucket(self, client: Any, job: _Job, body: _Content) -> bool:
+    def _has_bucket(self, client: Any, job: _Job, body: Content) -> bool:
         """Upload, unless there is no bucket."""
         try:
             put_object(client, self.access, job.key, body, job.metadata)

@@ -27,9 +27,11 @@ from jetcamer.net.timers import RepeatingTimer
 if TYPE_CHECKING:
     from jetcamer.agent.credentials import AwsAccess
     from jetcamer.agent.logs.archive import Archive
+    from jetcamer.agent.logs.checkpoint import Checkpoint, CheckpointFile
     from jetcamer.agent.logs.live import Queue
     from jetcamer.agent.logs.pipeline import Pipeline
     from jetcamer.agent.logs.posted import Stored
+    from jetcamer.agent.logs.registry import Say
     from jetcamer.agent.logs.s3 import S3Uploader
     from jetcamer.agent.logs.s3_client import S3Access
 
@@ -76,7 +78,7 @@ class LogShipping(Service):
         config: AgentConfig,
         *,
         queue: Queue,
-        say: Callable[[str, str, str | None], object],
+        say: Say,
         finder: Finder,
         environ: Mapping[str, str],
         machine_id: Callable[[], str],
@@ -233,8 +235,11 @@ class LogShipping(Service):
         return bool(self._discovery.look() or self._discovery.unlisted)
 
     def _start_pipeline(self, access: S3Access | None) -> Pipeline | None:
+        from jetcamer.agent.logs.checkpoint import Checkpoint, CheckpointFile
+
+        file = CheckpointFile(self._config.state_dir)
         try:
-            pipeline = self._make_pipeline()
+            restored = file.load()
         except OSError as error:
             # Without it lines would be lost or doubled. The next look tries again.
             words = f"{self._checkpoint}: {error.strerror}"
@@ -242,8 +247,14 @@ class LogShipping(Service):
                 log.error("[logs] no file is followed: {why}", why=words)
             self._broken = words
             return None
+        if restored is None:
+            # What was not there when we looked first is new when it appears.
+            restored = Checkpoint(patterns=tuple(self._patterns) if self._looked else ())
+        archived_before = any(state.archive is not None for state in restored.streams)
+        archive_as = self._archive_as(access, archived_before)
+        pipeline = self._make_pipeline(file, restored, archive_as)
         try:
-            pipeline.start(self._archive_as(access, pipeline.archived_before))
+            pipeline.start()
         except BaseException:
             pipeline.abandon()
             raise
@@ -251,7 +262,9 @@ class LogShipping(Service):
         self._pipeline = pipeline
         return pipeline
 
-    def _make_pipeline(self) -> Pipeline:
+    def _make_pipeline(
+        self, file: CheckpointFile, restored: Checkpoint, archive_as: str | None
+    ) -> Pipeline:
         from jetcamer.agent.logs.pipeline import Pipeline
         from jetcamer.agent.logs.watch import FileWatcher
 
@@ -259,11 +272,13 @@ class LogShipping(Service):
             self._reactor,
             self._config,
             self._patterns,
+            file=file,
+            restored=restored,
+            archive_as=archive_as,
             queue=self._queue,
             say=self._say,
             metadata=self._metadata,
             now=self._now,
-            looked=self._looked,
             watcher=FileWatcher(self._reactor),
         )
 

@@ -30,6 +30,12 @@ def digest(head: bytes) -> Head:
     return Head(len(head), blake2b(head, digest_size=16).hexdigest())
 
 
+def held_size(start: int, end: int) -> int:
+    """How many bytes a block with these bounds holds: of one overlong line, the beginning."""
+    size = end - start
+    return size if size <= BLOCK_SIZE * 4 else MAX_LINE + 4
+
+
 class Source:
     """Where a stream's bytes are: the open file `fd`, whose first byte is the stream's `base`.
     One that was closed gives ``OSError``, never the bytes of another that got its number.
@@ -153,9 +159,7 @@ class Stream:
     def block(self, start: int, end: int) -> Block | None:
         """The lines from `start` to `end`, which a cursor's blocks gave as their bounds; None
         when they cannot be read as they were."""
-        size = end - start
-        if size > BLOCK_SIZE * 4:  # one overlong line
-            size = MAX_LINE + 4
+        size = held_size(start, end)
         data = self.read(start, size)
         return Block(start, end, data) if len(data) == size else None
 

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Container, Mapping, Sequence
 
 import msgspec
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from jetcamer.agent.logs import restore
+from jetcamer.agent.logs import positions
 from jetcamer.agent.logs.checkpoint import Checkpoint, PathState, StreamState
 from jetcamer.agent.logs.discovery import Discovery, RefusedError, open_log
 from jetcamer.agent.logs.folders import Folders
@@ -36,7 +36,7 @@ from jetcamer.agent.logs.spool import Spool
 from jetcamer.agent.logs.stream import Stream
 from jetcamer.agent.logs.watch import Watcher
 from jetcamer.daemon.limits import raise_file_limit
-from jetcamer.net.timers import RepeatingTimer
+from jetcamer.net.timers import RepeatingTimer, Timer
 
 __all__ = ["Tail", "TailSettings", "Taker"]
 
@@ -80,7 +80,6 @@ class Tail:
         settings: TailSettings = TailSettings(),  # noqa: B008 - it is frozen
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._clock = clock
         restored = restored or Checkpoint()
         self._paths = restored.paths
         self._changed = changed
@@ -117,7 +116,7 @@ class Tail:
         self._skipped: dict[str, Key] = {}
         #: Found files that may become copies; they are looked at once more.
         self._young: set[str] = set()
-        self._check_call: IDelayedCall | None = None
+        self._check_timer = Timer(clock)
         self._to_check: set[str] = set()
 
     @property
@@ -161,9 +160,7 @@ class Tail:
     def stop(self) -> None:
         """Close every file; the takers are not told."""
         self._timer.stop()
-        if self._check_call is not None:
-            self._check_call.cancel()
-            self._check_call = None
+        self._check_timer.stop()
         self._life.stop()
         if self._watcher is not None:
             self._watcher.stop()
@@ -174,7 +171,7 @@ class Tail:
         self._opener.archive = True
         for followed in self._registry.followed.values():
             stream = followed.stream
-            gone = restore.resume_archive(stream, followed.parked)
+            gone = positions.resume_archive(stream, followed.parked)
             why = "they are no longer in the file"
             self._registry.give_up(stream.ledger, stream.path, gone, why)
             followed.parked = None
@@ -184,11 +181,9 @@ class Tail:
     def check(self, stream: Stream) -> None:
         """A taker noticed that the content is not what it was: look, in a moment."""
         self._to_check.add(stream.id)
-        if self._check_call is None:
-            self._check_call = self._clock.callLater(0, self._look_at_checked)
+        self._check_timer.start(0, self._look_at_checked)
 
     def _look_at_checked(self) -> None:
-        self._check_call = None
         while self._to_check:
             followed = self._registry.followed.get(self._to_check.pop())
             if followed is not None:

@@ -13,7 +13,6 @@ from typing import Literal, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -21,6 +20,7 @@ from jetcamer.agent.logs.blame import Blame
 from jetcamer.agent.logs.outage import MAX_DELAY, Outage, back_off
 from jetcamer.agent.logs.planner import ArchiveSettings
 from jetcamer.agent.logs.s3_errors import Kind, UploadError
+from jetcamer.net.timers import Timer, at_most
 
 log = Logger()
 
@@ -37,11 +37,17 @@ MakeBody = Callable[[], tuple[Content, int]]
 
 
 class Uploader(Protocol):
-    """`jetcamer.agent.logs.s3.Uploader`, which is imported only where there is one."""
+    """`jetcamer.agent.logs.s3.S3Uploader`, which is imported only where there is one."""
 
     def put(
         self, key: str, make_body: Callable[[], Content], metadata: Mapping[str, str]
-    ) -> Deferred[None]: ...
+    ) -> Deferred[None]:
+        """Fires when the object is in the bucket, made or overwritten.
+
+        Fails with `UploadError`, with what `make_body` raised, or with ``CancelledError`` when
+        the uploader was stopped. `make_body` runs in a thread. Cancelling does not take an
+        upload back that has begun.
+        """
 
 
 class Upload(Protocol):
@@ -106,7 +112,7 @@ class Uploads:
         self._withdrawn: set[Upload] = set()
         self._running = False
         self._starting = False
-        self._retry: Deferred[None] | None = None
+        self._retry = Timer(clock)
         self._stopped: Deferred[None] | None = None
 
     @property
@@ -149,18 +155,11 @@ class Uploads:
     def stop(self) -> Deferred[None]:
         """Fires when what is under way is over, after a second at the latest."""
         self._running = False
-        if self._retry is not None:
-            self._retry.cancel()
+        self._retry.stop()
         if not self._in_flight:
             return succeed(None)
         self._stopped = Deferred()
-        timeout = self._clock.callLater(STOP_SECONDS, self._has_stopped)
-
-        def cancel_timeout(result: None) -> None:
-            if timeout.active():
-                timeout.cancel()
-
-        return self._stopped.addCallback(cancel_timeout)
+        return at_most(self._clock, STOP_SECONDS, self._stopped).addCallback(lambda _: None)
 
     def _has_stopped(self) -> None:
         stopped, self._stopped = self._stopped, None
@@ -227,14 +226,9 @@ class Uploads:
         if delay is None or delay < 0.001:
             self._outage.until = None
             return False
-        if self._retry is None:
-            self._retry = deferLater(self._clock, delay)
-            self._retry.addBoth(self._retry_over)
+        if not self._retry.running:
+            self._retry.start(delay, self._go_on)
         return True
-
-    def _retry_over(self, ignored: object) -> None:
-        self._retry = None
-        self._go_on()
 
     def _begin(self, upload: Upload) -> None:
         error = None

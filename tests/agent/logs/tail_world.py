@@ -139,7 +139,31 @@ class Uploader:
         return [line for lines in self.objects.values() for line in lines]
 
 
-class TailCase(LogsMixin, SynchronousTestCase):
+class LogFiles:
+    """What happens to the files of `folder`."""
+
+    folder: str
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.folder, name)
+
+    def write(self, name: str, text: str) -> None:
+        with open(self.path(name), "a") as file:
+            file.write(text)
+
+    def rename(self, old: str, new: str) -> None:
+        os.rename(self.path(old), self.path(new))
+
+    def remove(self, name: str) -> None:
+        os.unlink(self.path(name))
+
+    def copy_and_truncate(self, name: str, copy: str) -> None:
+        with open(self.path(name), "rb") as file, open(self.path(copy), "wb") as target:
+            target.write(file.read())
+        os.truncate(self.path(name), 0)
+
+
+class TailCase(LogFiles, LogsMixin, SynchronousTestCase):
     """`self.tail` follows `*.log` in `self.folder`."""
 
     archive = False
@@ -225,28 +249,10 @@ class TailCase(LogsMixin, SynchronousTestCase):
         self.die()
         self.start(*patterns)
 
-    def path(self, name: str) -> str:
-        return os.path.join(self.folder, name)
-
-    def write(self, name: str, text: str) -> None:
-        with open(self.path(name), "a") as file:
-            file.write(text)
-
     def wait(self, seconds: float = 0.25) -> None:
         while seconds > 0:
             self.clock.advance(min(0.25, seconds))
             seconds -= 0.25
-
-    def rename(self, old: str, new: str) -> None:
-        os.rename(self.path(old), self.path(new))
-
-    def remove(self, name: str) -> None:
-        os.unlink(self.path(name))
-
-    def copy_and_truncate(self, name: str, copy: str) -> None:
-        with open(self.path(name), "rb") as file, open(self.path(copy), "wb") as target:
-            target.write(file.read())
-        os.truncate(self.path(name), 0)
 
     def age(self, *names: str, seconds: float = 3600) -> None:
         """The files have not been written for so long."""

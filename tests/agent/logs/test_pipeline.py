@@ -18,10 +18,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from jetcamer.agent.config import AgentConfig
 from jetcamer.agent.logs import pipeline as module
+from jetcamer.agent.logs.checkpoint import Checkpoint, CheckpointFile
 from jetcamer.agent.logs.pipeline import Pipeline
 from jetcamer.agent.send_queue import Counters, Outgoing, SendQueue
 from tests.agent.logs.archive_world import Bucket, transient
-from tests.agent.logs.tail_world import Watches
+from tests.agent.logs.tail_world import LogFiles, Watches
 from tests.agent.logs.test_tail_history import KEEP, NAMES, World
 from tests.support.logs import LogsMixin
 
@@ -43,7 +44,7 @@ happening = st.one_of(
 )
 
 
-class Machine:
+class Machine(LogFiles):
     """One with log files; the agent's part of it can be stopped, killed and started again."""
 
     def __init__(self, folder: str) -> None:
@@ -59,31 +60,10 @@ class Machine:
         self.credentials = True
         self.pipeline: Pipeline | None = None
 
-    # Files
-
-    def path(self, name: str) -> str:
-        return os.path.join(self.folder, name)
-
-    def write(self, name: str, text: str) -> None:
-        with open(self.path(name), "a") as file:
-            file.write(text)
-
-    def rename(self, old: str, new: str) -> None:
-        os.rename(self.path(old), self.path(new))
-
-    def remove(self, name: str) -> None:
-        os.unlink(self.path(name))
-
-    def copy_and_truncate(self, name: str, copy: str) -> None:
-        with open(self.path(name), "rb") as file, open(self.path(copy), "wb") as target:
-            target.write(file.read())
-        os.truncate(self.path(name), 0)
-
-    # The agent
-
     def start(self) -> None:
         self.queue = SendQueue(Counters())
         self.watches = Watches()
+        file = CheckpointFile(self.path("state"))
         self.pipeline = Pipeline(
             self.clock,
             AgentConfig(
@@ -93,14 +73,16 @@ class Machine:
                 log_lines_per_second=40,
             ),
             [self.path("*.log")],
+            file=file,
+            restored=file.load() or Checkpoint(),
+            archive_as="machine",
             queue=self.queue,
             say=lambda *words: self.said.append(words),
             metadata=dict,
             now=lambda: time.time() + self.clock.seconds(),
-            looked=False,
             watcher=self.watches,
         )
-        self.pipeline.start("machine")
+        self.pipeline.start()
         self.use_link(self.link)
         self.use_credentials(self.credentials)
 
