@@ -157,6 +157,22 @@ class TerminalTests(SynchronousTestCase):
             self.lines(stream), ["12:00:01  one two", "     six four five", "     eight"]
         )
 
+    def test_spaces_at_the_edge(self) -> None:
+        """Spaces before a break are not written: they would be wider than the terminal."""
+        stream = FakeStream(tty=True)
+        terminal = Terminal(stream, {"COLUMNS": "20"})
+        terminal.line("ping: pong, after 4  ", ("signature", "good"), indent=4)
+        terminal.line("ping: pong, after", ("  4     ", "good"), "signature", indent=4)
+        self.assertEqual(
+            self.lines(stream),
+            [
+                "ping: pong, after 4\x1b[32m",
+                "    signature\x1b[0m",
+                "ping: pong, after\x1b[32m  4\x1b[0m",
+                "    signature",
+            ],
+        )
+
     def test_long_word(self) -> None:
         """A word that fits no line is left whole, for the terminal to break."""
         stream = FakeStream(tty=True)

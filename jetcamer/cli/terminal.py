@@ -26,6 +26,9 @@ UNBROKEN = "\u00a0"
 #: A word and the spaces before it: where a line may be broken.
 _WORD = re.compile(" *[^ ]+| +")
 
+#: Spaces before a break, and the end of colours that may stand between.
+_SPACES_AT_END = re.compile(r" +((?:\x1b\[\d*m)*\n)")
+
 _WIDTH_UNKNOWN = 100
 _WIDTH_LEAST = 20
 
@@ -86,7 +89,7 @@ class Terminal:
                 written.append(word)
                 used += len(word)
             written.append("\x1b[0m" if coloured else "")
-        line = "".join(written).rstrip().replace(UNBROKEN, " ")
+        line = _SPACES_AT_END.sub(r"\1", "".join(written)).rstrip().replace(UNBROKEN, " ")
         self._stream.write(line + "\n")
         self._stream.flush()
 
