@@ -8,35 +8,37 @@ members; those that only the Go agent knew are accepted without a word.
 
 from __future__ import annotations
 
-import os
 import re
-import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
 from jetcamer.agent import config_checks as checks
-from jetcamer.agent import json_document
-from jetcamer.agent.files import Signature, read_whole, signature
-from jetcamer.agent.json_document import excerpt, kind, quoted
+from jetcamer.daemon.config_file import (
+    ConfigError,
+    ConfigSchema,
+    ConfigSource,
+    find_config,
+    mode_warnings,
+    read_file,
+    source_of,
+)
+from jetcamer.daemon.json_document import excerpt, kind, quoted
+
+__all__ = [
+    "AgentConfig",
+    "ConfigError",
+    "ConfigSource",
+    "DeclaredCommand",
+    "decode_config",
+    "load_config",
+    "read_config",
+]
 
 DEFAULT_PATH = "/etc/jetcamer/agent.config.json"
 #: Names the file where ``--config`` does not.
 ENVIRONMENT_NAME = "JETCAMER_AGENT_CONFIG"
-MAX_SIZE = 1 << 20
-
-
-class ConfigError(Exception):
-    """The text is one line for a person; `member` is the dotted name of the member, if one is."""
-
-    def __init__(self, path: str, member: str | None, words: str) -> None:
-        text = ": ".join(part for part in (path, member, words) if part)
-        super().__init__(
-            "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-        )
-        self.path = path
-        self.member = member
 
 
 class DeclaredCommand(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -100,141 +102,86 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return f"AgentConfig({', '.join(shown)})"
 
 
-class ConfigSource(msgspec.Struct, frozen=True):
-    """Where a configuration came from: `path` is None where there was no file, and `watched` is
-    then the place where one would be found. `file_signature` is that of the file as it was read.
-    Each warning is one line that begins with the file's name."""
-
-    path: str | None
-    warnings: tuple[str, ...] = ()
-    watched: str | None = None
-    file_signature: Signature | None = None
-
-
 def load_config(
     path: str | None, environ: Mapping[str, str], *, default_path: str = DEFAULT_PATH
 ) -> tuple[AgentConfig, ConfigSource]:
     """Read `path`, else the file the environment names, else the default one, which alone may be
-    missing. Raises :class:`ConfigError`."""
-    if path is None:
-        path = environ.get(ENVIRONMENT_NAME) or None
-    if path is None:
-        path = default_path
-        try:
-            os.lstat(path)
-        except FileNotFoundError:
-            return AgentConfig(), ConfigSource(path=None, watched=path)
-        except OSError:
-            pass  # reading it says what is wrong
-    # A daemon changes its working directory; the file is looked at again later.
-    return read_config(os.path.abspath(path))
+    missing. Raises `ConfigError`."""
+    path, is_there = find_config(
+        path, environ, variable=ENVIRONMENT_NAME, default_path=default_path
+    )
+    if not is_there:
+        return AgentConfig(), ConfigSource(path=None, watched=path)
+    return read_config(path)
 
 
 def read_config(path: str) -> tuple[AgentConfig, ConfigSource]:
-    """Read exactly this file. Raises :class:`ConfigError`."""
-    try:
-        data, status = read_whole(path, MAX_SIZE)
-    except FileNotFoundError:
-        raise ConfigError(path, None, "no such file") from None
-    except (OSError, ValueError) as error:
-        words = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigError(path, None, f"cannot be read: {words}") from None
+    """Read exactly this file. Raises `ConfigError`."""
+    data, status = read_file(path)
     config, warnings = decode_config(data, path)
-    warnings.extend(_mode_warnings(config, path, stat.S_IMODE(status.st_mode)))
-    source = ConfigSource(
-        path=path, warnings=tuple(warnings), watched=path, file_signature=signature(status)
-    )
-    return config, source
+    secret = config.ws_secret or config.web_token
+    if config.ws_proxy is not None and checks.has_password(config.ws_proxy):
+        secret = config.ws_proxy
+    warnings.extend(mode_warnings(path, status, bool(secret)))
+    return config, source_of(path, status, warnings)
 
 
 def decode_config(data: bytes, path: str) -> tuple[AgentConfig, list[str]]:
     """The configuration in `data`, and the warnings; `path` is the name the texts give it.
-    Raises :class:`ConfigError`."""
-    try:
-        document = json_document.parse(data)
-    except json_document.DocumentError as error:
-        raise ConfigError(path, error.member, error.words) from None
-    warnings = []
-    members: dict[str, Any] = {}
-    for name, value in document.items():
-        if name not in _EXPECTED:
-            if not _UNUSED.match(name):
-                warnings.append(f"{path}: {quoted(name)}: unknown member, ignored{_nearest(name)}")
-        elif value == "" and name in _STRINGS:
-            # The old program could not tell an empty string from a missing member, and files say ""
-            # for it.
-            if name in _HIDDEN:
-                warnings.append(f"{path}: {name}: is empty and counts as not set")
-        elif value is not None:  # null is not set either
-            try:
-                json_document.check_text(value)
-            except ValueError as error:
-                raise ConfigError(path, name, str(error)) from None
-            members[name] = value
-    for name, value in members.items():
-        if name in _LIMITS and isinstance(value, int | float) and not isinstance(value, bool):
-            _check_limits(path, name, value)
+    Raises `ConfigError`."""
+    members, warnings = _SCHEMA.members(data, path)
     if isinstance(members.get("commands"), dict):
         members["commands"] = _commands(path, members["commands"])
     if isinstance(formats := members.get("logFormats"), dict) and formats:
         _check_log_formats(path, formats)
-    config = _convert(path, members)
-    for name, attribute in zip(_EXPECTED, config.__struct_fields__, strict=True):
-        value = getattr(config, attribute)
-        if name in members and name in _CHECKS and value is not None:
-            try:
-                _CHECKS[name](value)
-            except ValueError as error:
-                raise ConfigError(path, name, str(error)) from None
+    config = _SCHEMA.convert(members, path)
     _check_web(path, config)
     if config.ws_api_url is not None and not checks.websocket_url(config.ws_api_url):
         warnings.append(f"{path}: wsApiUrl: ws:// to another machine is not encrypted; use wss://")
     return config, warnings
 
 
-# Lower and upper bound of each number, and what it counts.
-_LIMITS: dict[str, tuple[float, float, str]] = {
-    "collectorFlushIntervalSeconds": (1, 86400, "a number of seconds"),
-    "collectorMaxBatchSize": (1, 100_000, "a whole number"),
-    "wsReconnectJitter": (0, 0.5, "a number"),
-    "metricsIntervalSeconds": (1, 86400, "a number of seconds"),
-    "heartbeatIntervalSeconds": (1, 86400, "a number of seconds"),
-    "credentialPollSeconds": (1, 86400, "a number of seconds"),
-    "commandTimeoutSeconds": (1, 86400, "a number of seconds"),
-    "logLinesPerSecond": (0, 10_000, "a whole number"),
-    "spoolMaxBytes": (1 << 20, 1 << 40, "a whole number of bytes"),
-}
-_CHECKS: dict[str, Callable[[Any], object]] = {
-    "logPaths": checks.log_paths,
-    "webListen": checks.listen_address,
-    "instanceId": checks.identifier,
-    "siteId": checks.identifier,
-    "env": checks.identifier,
-    "awsRegion": checks.region,
-    "wsApiUrl": checks.websocket_url,
-    "stateDir": checks.absolute,
-    "wsCaFile": checks.ca_file,
-    "wsServerName": checks.server_name,
-    "wsProxy": checks.proxy,
-    "s3Bucket": checks.bucket,
-    "webToken": checks.web_token,
-}
-_EXPECTED: dict[str, str] = {
-    **dict.fromkeys(AgentConfig.__struct_encode_fields__, "a string"),
-    **dict.fromkeys(("metricsExtended", "webAllowRemote", "forwardOwnLogs"), "true or false"),
-    **{name: f"{noun}, at least {low}" for name, (low, _, noun) in _LIMITS.items()},
-    "logPaths": "an array of strings",
-    "commands": "an object of declared commands",
-    "logFormats": "an object of regular expressions (strings)",
-    "archive": '"auto", "on" or "off"',
-}
-_STRINGS = frozenset(
-    {"archive", *(name for name, expected in _EXPECTED.items() if expected == "a string")}
-)
-# Texts in these may be, or hold, a secret: no message quotes them.
-_HIDDEN = frozenset({"wsSecret", "webToken", "wsProxy", "wsApiUrl"})
-_UNUSED = re.compile(
-    r"collectorUrl$|collectorApiKey$|security|geoLite|firewall|awsNetworkAcl", re.I
+_SCHEMA = ConfigSchema(
+    AgentConfig,
+    expected={
+        **dict.fromkeys(("metricsExtended", "webAllowRemote", "forwardOwnLogs"), "true or false"),
+        "logPaths": "an array of strings",
+        "commands": "an object of declared commands",
+        "logFormats": "an object of regular expressions (strings)",
+        "archive": '"auto", "on" or "off"',
+    },
+    limits={
+        "collectorFlushIntervalSeconds": (1, 86400, "a number of seconds"),
+        "collectorMaxBatchSize": (1, 100_000, "a whole number"),
+        "wsReconnectJitter": (0, 0.5, "a number"),
+        "metricsIntervalSeconds": (1, 86400, "a number of seconds"),
+        "heartbeatIntervalSeconds": (1, 86400, "a number of seconds"),
+        "credentialPollSeconds": (1, 86400, "a number of seconds"),
+        "commandTimeoutSeconds": (1, 86400, "a number of seconds"),
+        "logLinesPerSecond": (0, 10_000, "a whole number"),
+        "spoolMaxBytes": (1 << 20, 1 << 40, "a whole number of bytes"),
+    },
+    checks={
+        "logPaths": checks.log_paths,
+        "webListen": checks.listen_address,
+        "instanceId": checks.identifier,
+        "siteId": checks.identifier,
+        "env": checks.identifier,
+        "awsRegion": checks.region,
+        "wsApiUrl": checks.websocket_url,
+        "stateDir": checks.absolute,
+        "wsCaFile": checks.ca_file,
+        "wsServerName": checks.server_name,
+        "wsProxy": checks.proxy,
+        "s3Bucket": checks.bucket,
+        "webToken": checks.web_token,
+    },
+    # No message quotes these.
+    hidden=frozenset({"wsSecret", "webToken", "wsProxy", "wsApiUrl"}),
+    unused=re.compile(
+        r"collectorUrl$|collectorApiKey$|security|geoLite|firewall|awsNetworkAcl", re.IGNORECASE
+    ),
+    known=("collectorUrl", "collectorApiKey"),
 )
 
 
@@ -303,24 +250,6 @@ def _check_log_formats(path: str, formats: dict[str, Any]) -> None:
             raise ConfigError(path, f"logFormats.{excerpt(glob)}", str(error)) from None
 
 
-def _convert(path: str, members: dict[str, Any]) -> AgentConfig:
-    try:
-        return msgspec.convert(members, AgentConfig)
-    except msgspec.ValidationError as error:
-        found = re.search(r"at `\$\.(\w+)", str(error))
-        if found is None:
-            raise ConfigError(path, None, str(error)) from None
-        raise _unexpected(path, found[1], _EXPECTED[found[1]], members[found[1]]) from None
-
-
-def _check_limits(path: str, name: str, value: float) -> None:
-    low, high, noun = _LIMITS[name]
-    if value < low:
-        raise _unexpected(path, name, f"{noun}, at least {low}", value)
-    if not value <= high:
-        raise _unexpected(path, name, f"{noun}, at most {high}", value)
-
-
 def _check_web(path: str, config: AgentConfig) -> None:
     host, _ = config.listen_address()
     if not checks.is_loopback(host) and not config.web_allow_remote:
@@ -331,28 +260,3 @@ def _check_web(path: str, config: AgentConfig) -> None:
         raise ConfigError(path, "webListen", words)
     if config.web_allow_remote and config.web_token is None:
         raise ConfigError(path, "webToken", "missing; webAllowRemote needs one")
-
-
-def _mode_warnings(config: AgentConfig, path: str, mode: int) -> list[str]:
-    secret = config.ws_secret or config.web_token
-    if config.ws_proxy is not None and checks.has_password(config.ws_proxy):
-        secret = config.ws_proxy
-    warnings = []
-    if secret and mode & stat.S_IROTH:
-        warnings.append(f"{path}: holds a secret and everybody may read it (mode {mode:04o})")
-    if mode & stat.S_IWOTH:
-        warnings.append(f"{path}: everybody may change it (mode {mode:04o})")
-    return warnings
-
-
-def _unexpected(path: str, name: str, expected: str, value: Any) -> ConfigError:
-    got = kind(value) if name in _HIDDEN else excerpt(value)
-    return ConfigError(path, name, f"expected {expected}, got {got}")
-
-
-def _nearest(name: str) -> str:
-    import difflib
-
-    known = {known.lower(): known for known in (*_EXPECTED, "collectorUrl", "collectorApiKey")}
-    close = difflib.get_close_matches(name.lower()[:64], known, n=1)
-    return f"; did you mean {known[close[0]]}?" if close else ""

@@ -18,7 +18,7 @@ import stat
 import msgspec
 from twisted.logger import Logger
 
-from jetcamer.agent.files import Signature, read_whole, signature, sync_directory
+from jetcamer.daemon.files import Signature, read_whole, signature, sync_directory
 
 log = Logger()
 

@@ -12,7 +12,7 @@ import os
 from twisted.logger import Logger
 
 from jetcamer.agent.config import AgentConfig, ConfigError, ConfigSource, read_config
-from jetcamer.agent.files import Signature, signature
+from jetcamer.daemon.files import Signature, signature
 
 log = Logger()
 

@@ -17,3 +17,8 @@ def use_monotonic_time(reactor: Any) -> None:
     ``reactor.seconds()`` is then no time of day any more; who needs one takes ``time.time``.
     """
     reactor.seconds = time.monotonic
+
+
+def wall_clock_ms() -> int:
+    """Unix milliseconds now. The reactor's own time need not be the time of day."""
+    return time.time_ns() // 1_000_000

@@ -18,8 +18,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from jetcamer.agent.files import read_whole, sync_directory
 from jetcamer.agent.logs.ledger import Ledger
+from jetcamer.daemon.files import read_whole, sync_directory
 from jetcamer.net.timers import Timer
 
 log = Logger()

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from threading import Lock
 
-from jetcamer.agent.files import sync_directory
+from jetcamer.daemon.files import sync_directory
 
 _STREAMS, _OBJECTS, _ASIDE = "streams", "objects", "rejected"
 _TEMPORARY = ".new-"
