@@ -1,0 +1,356 @@
+"""The reactor with the shorter way: each scene is played on Twisted's own too, to be the same."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet import reactor as trial_reactor
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.utils import getProcessOutputAndValue
+from twisted.python import context, log
+from twisted.python.failure import Failure
+from twisted.python.log import ILogContext
+from twisted.trial.unittest import SynchronousTestCase
+
+from jetcamer.daemon.epoll import DirectEPollReactor
+from tests.support.case import ProcessCase
+from tests.support.tools import ROOT
+from tests.support.twistd import clean_environment
+
+
+class Scene:
+    """A reactor that is stepped by hand, and what happened to its readers."""
+
+    def __init__(self, kind: type[EPollReactor]) -> None:
+        self.reactor = kind()
+        self.events: list[object] = []
+        self.open: list[socket.socket] = []
+
+    def reader(self, name: str = "a", kind: type[Reader] | None = None) -> Reader:
+        ours, theirs = socket.socketpair()
+        self.open += [ours, theirs]
+        reader = (kind or Reader)(self, name, ours, theirs)
+        self.reactor.addReader(reader)
+        return reader
+
+    def step(self) -> None:
+        self.reactor.doIteration(0)
+
+    def close(self) -> None:
+        for selectable in self.reactor.removeAll():
+            if not isinstance(selectable, Reader):
+                selectable.connectionLost(Failure(CONNECTION_DONE))
+        self.reactor._poller.close()
+        for each in self.open:
+            each.close()
+
+
+class Reader(FileDescriptor):
+    """Does what the scene says when there is something to read."""
+
+    def __init__(self, scene: Scene, name: str, ours: socket.socket, theirs: socket.socket) -> None:
+        super().__init__(scene.reactor)
+        self.scene, self.name, self.ours, self.theirs = scene, name, ours, theirs
+        self.connected = 1
+        self.on_read: Callable[[], object] = lambda: None
+        self.number: Callable[[], int] = ours.fileno
+
+    def fileno(self) -> int:
+        return self.number()
+
+    def logPrefix(self) -> str:
+        return f"prefix of {self.name}"
+
+    def note(self, what: object, *more: object) -> None:
+        prefix = context.get(ILogContext)["system"]
+        self.scene.events.append((self.name, prefix, what, *more))
+
+    def doRead(self) -> Any:
+        self.note("read", self.ours.recv(100))
+        return self.on_read()
+
+    def doWrite(self) -> Any:
+        self.note("write")
+        self.stopWriting()
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.note("lost", reason.type, str(reason.value))
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        self.note("half lost", reason.type)
+
+
+class NoPrefix(Reader):
+    def logPrefix(self) -> str:
+        raise ZeroDivisionError
+
+
+class SameTests(SynchronousTestCase):
+    def play(self, act: Callable[[Scene], object]) -> list[object]:
+        """What happens, the same on both."""
+        found = []
+        for kind in (EPollReactor, DirectEPollReactor):
+            errors: list[object] = []
+
+            def observe(event: dict[str, Any], errors: list[object] = errors) -> None:
+                if event["isError"]:
+                    errors.append((event["system"], event["failure"].type))
+
+            scene = Scene(kind)
+            log.addObserver(observe)
+            try:
+                act(scene)
+            finally:
+                log.removeObserver(observe)
+                scene.close()
+            self.flushLoggedErrors()
+            self.assertEqual(context.get(ILogContext)["system"], "-")
+            self.assertEqual(len(context.theContextTracker.currentContext().contexts), 1)
+            found.append([*scene.events, *errors])
+        self.assertEqual(found[1], found[0])
+        return found[1]
+
+    def test_read(self) -> None:
+        def act(scene: Scene) -> None:
+            a, b = scene.reader("a"), scene.reader("b")
+            scene.step()
+            a.theirs.send(b"1")
+            scene.step()
+            a.theirs.send(b"2")
+            b.theirs.send(b"3")
+            scene.step()
+
+        events = self.play(act)
+        self.assertEqual(events[0], ("a", "prefix of a", "read", b"1"))
+        self.assertEqual(len(events), 3)
+
+    def test_what_do_read_returns(self) -> None:
+        for outcome in (CONNECTION_DONE, CONNECTION_LOST, ValueError("odd")):
+
+            def act(scene: Scene, outcome: object = outcome) -> None:
+                a = scene.reader()
+                a.on_read = lambda: outcome
+                a.theirs.send(b"1")
+                scene.step()
+                a.theirs.send(b"2")
+                scene.step()
+
+            self.assertEqual(len(self.play(act)), 2)
+
+    def test_what_do_read_raises(self) -> None:
+        for error in (ZeroDivisionError, KeyboardInterrupt, type(CONNECTION_DONE)):
+
+            def act(scene: Scene, error: type[BaseException] = error) -> None:
+                def fail() -> None:
+                    raise error
+
+                a, b = scene.reader("a"), scene.reader("b")
+                a.on_read = b.on_read = fail
+                a.theirs.send(b"1")
+                b.theirs.send(b"2")
+                scene.step()
+                scene.step()
+
+            events = self.play(act)
+            self.assertEqual(len(events), 6)
+            self.assertIn(("prefix of a", error), events)
+
+    def test_what_the_end_raises(self) -> None:
+        def act(scene: Scene) -> None:
+            def fail(reason: Failure) -> None:
+                raise ZeroDivisionError
+
+            a = scene.reader("a")
+            a.connectionLost = fail  # type: ignore[method-assign]
+            a.on_read = lambda: CONNECTION_LOST
+            a.theirs.send(b"1")
+            scene.step()
+            a.theirs.send(b"2")
+            scene.step()
+
+        self.assertIn(("prefix of a", ZeroDivisionError), self.play(act))
+
+    def test_hung_up(self) -> None:
+        def act(scene: Scene) -> None:
+            a = scene.reader()
+            a.ours.shutdown(socket.SHUT_RD)
+            a.theirs.close()
+            scene.step()
+            b = scene.reader("b", None)
+            b.theirs.send(b"last")
+            b.theirs.close()
+            scene.step()
+
+        self.play(act)
+
+    def test_hung_up_with_nothing_to_read(self) -> None:
+        def act(scene: Scene) -> None:
+            a = scene.reader()
+            read, write = os.pipe()
+            scene.reactor.removeReader(a)
+            a.number = lambda: read
+            scene.reactor.addReader(a)
+            os.close(write)
+            scene.step()
+            os.close(read)
+
+        self.assertIn("half lost", str(self.play(act)))
+
+    def test_unregistered_by_the_one_before(self) -> None:
+        def act(scene: Scene) -> None:
+            a, b = scene.reader("a"), scene.reader("b")
+            a.on_read = b.stopReading
+            b.on_read = a.stopReading
+            a.theirs.send(b"1")
+            b.theirs.send(b"2")
+            scene.step()
+            scene.step()
+
+        self.assertEqual(len(self.play(act)), 1)
+
+    def test_another_descriptor_under_the_same_number(self) -> None:
+        def act(scene: Scene) -> None:
+            a = scene.reader("a")
+
+            def change() -> None:
+                a.stopReading()
+                b = Reader(scene, "b", a.ours, a.theirs)
+                scene.reactor.addReader(b)
+
+            a.on_read = change
+            a.theirs.send(b"1")
+            scene.step()
+            a.theirs.send(b"2")
+            scene.step()
+
+        self.assertEqual([event[0] for event in self.play(act)], ["a", "b"])  # type: ignore[index]
+
+    def test_no_descriptor_any_more(self) -> None:
+        def act(scene: Scene) -> None:
+            a = scene.reader()
+            a.theirs.send(b"1")
+            a.number = lambda: -1
+            scene.step()
+            scene.step()
+
+        self.assertIn("ConnectionFdescWentAway", str(self.play(act)))
+
+    def test_a_prefix_that_fails(self) -> None:
+        def act(scene: Scene) -> None:
+            a = scene.reader("a", NoPrefix)
+            b = scene.reader("b")
+            a.theirs.send(b"1")
+            b.theirs.send(b"2")
+            scene.step()
+
+        self.assertIn("buggy logPrefix", str(self.play(act)))
+
+    def test_readable_and_writable(self) -> None:
+        def act(scene: Scene) -> None:
+            a = scene.reader()
+            a.theirs.send(b"1")
+            a.startWriting()
+            scene.step()
+
+        self.assertEqual(len(self.play(act)), 2)
+
+    def test_a_step_within_a_step(self) -> None:
+        def act(scene: Scene) -> None:
+            a, b = scene.reader("a"), scene.reader("b")
+
+            def nest() -> None:
+                b.theirs.send(b"2")
+                scene.step()
+                a.note("after")
+
+            a.on_read = nest
+            a.theirs.send(b"1")
+            scene.step()
+
+        self.assertEqual([event[1] for event in self.play(act)][-1], "prefix of a")  # type: ignore[index]
+
+    def test_interrupted_by_a_signal(self) -> None:
+        class Interrupted:
+            def poll(self, *_: object) -> None:
+                raise InterruptedError
+
+            def close(self) -> None:
+                pass
+
+        def act(scene: Scene) -> None:
+            scene.reactor._poller.close()
+            scene.reactor._poller = Interrupted()
+            scene.step()
+            scene.reactor._selectables, scene.reactor._reads = {}, set()
+
+        scene = Scene(DirectEPollReactor)
+        internal = scene.reactor.removeAll()
+        act(scene)
+        for each in internal:
+            each.connectionLost(Failure(CONNECTION_DONE))
+
+
+INSTALL = """
+from jetcamer.daemon.epoll import install_unless_there_is_one
+print(install_unless_there_is_one(), install_unless_there_is_one())
+from twisted.internet import reactor
+print(type(reactor).__name__)
+"""
+
+TALK = """
+from jetcamer.daemon import epoll
+epoll.install()
+from twisted.internet import reactor
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import Factory, Protocol
+
+class Echo(Protocol):
+    def dataReceived(self, data):
+        self.transport.write(data)
+
+class Client(Protocol):
+    length = 0
+    def connectionMade(self):
+        self.transport.write(b"x" * 3_000_000)
+    def dataReceived(self, data):
+        self.length += len(data)
+        if self.length == 3_000_000:
+            self.transport.loseConnection()
+    def connectionLost(self, reason):
+        print(self.length, reason.type.__name__)
+        reactor.stop()
+
+port = reactor.listenTCP(0, Factory.forProtocol(Echo), interface="127.0.0.1")
+connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port), Client())
+reactor.run()
+"""
+
+TWISTD = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
+
+
+class ProcessTests(ProcessCase):
+    async def run_python(self, program: str, *arguments: str) -> str:
+        out, err, status = await getProcessOutputAndValue(
+            sys.executable,
+            ["-c", program, *arguments],
+            env=clean_environment(PYTHONPATH=str(ROOT)),
+            path=str(ROOT),
+            reactor=trial_reactor,
+        )
+        self.assertEqual((status, err), (0, b""), out)
+        return out.decode()
+
+    async def test_installed_once(self) -> None:
+        self.assertEqual(await self.run_python(INSTALL), "True False\nDirectEPollReactor\n")
+
+    async def test_real_connections(self) -> None:
+        self.assertEqual(await self.run_python(TALK), "3000000 ConnectionDone\n")
+
+    async def test_twistd_knows_it(self) -> None:
+        self.assertIn("jetcamer", await self.run_python(TWISTD, "--help-reactors"))
