@@ -47,7 +47,7 @@ $(NODE_PEERS): tests/support/node/package.json
 $(INSTALLED): setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
-	$(BIN)/python -m pip install --quiet --editable '.[dev,s3]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,hub,s3]'
 	@touch $@
 
 clean:

@@ -46,11 +46,16 @@ setup(
         "treq>=24.9",
     ],
     extras_require={
-        "hub": [],
+        "hub": [
+            "cryptography>=44",  # secrets at rest (Fernet)
+            "prometheus-client>=0.21",
+            "rich>=13.9",  # the tables of `jetcamer hub`
+            "websockets>=14",  # its C routine that unmasks frames, and nothing else of it
+        ],
         "s3": ["botocore>=1.36"],
         "dev": [
             "coverage>=7.6",
-            "cryptography>=44",  # makes the certificates the tests are refused for
+            "cryptography>=44",  # makes certificates of every kind, bad ones too
             "flask>=3.0",  # moto's server needs no more than these two of what its extra brings
             "flask-cors>=5.0",
             "hypothesis>=6.120",
@@ -59,6 +64,7 @@ setup(
             "mypy-zope>=1.0.9",
             "pip>=22.3",  # the tests install what they build
             "ruff>=0.9",
+            "schemathesis>=4.0",  # holds the hub's API against its OpenAPI document
             "setuptools>=77",
             "tox>=4.23",
             "types-psutil",

@@ -1,0 +1,199 @@
+"""The one interface to the hub's database.
+
+In: facts to remember, without waiting; questions. Out: a Deferred for each answer. Facts reach
+the disk together, within a second, in the order they came. An implementation never blocks the
+reactor and never raises for a disk that fails: it says so in `health`, keeps what it can in memory
+and counts what it cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+from twisted.internet.defer import Deferred
+
+from jetcamer.hub.records import (
+    AgentRecord,
+    APITokenRecord,
+    AuditRecord,
+    CommandRecord,
+    JoinTokenRecord,
+    LogRecord,
+    MetricsSeries,
+    RefusalRecord,
+    SecretRecord,
+    SessionRecord,
+)
+
+
+class StoreError(Exception):
+    """The database cannot do what it was asked; str() is one line for a person."""
+
+
+class ConflictError(StoreError):
+    """What was to be made is there already."""
+
+
+class StoreHealth(msgspec.Struct, frozen=True, kw_only=True):
+    #: Whether the last write succeeded.
+    ok: bool
+    #: What is wrong, in words for a person; None while `ok`.
+    words: str | None = None
+    #: Seconds that the oldest fact not yet on disk has waited.
+    lag: float = 0.0
+    #: Facts that wait, facts given up since the start.
+    waiting: int = 0
+    lost: int = 0
+    #: Bytes on disk; 0 where there is no file.
+    size: int = 0
+
+
+class Audit(Protocol):
+    """Where everything an operator changes is written down."""
+
+    def audit(self, who: str, action: str, subject: str, details: Mapping[str, object]) -> None:
+        """Add an entry to the audit trail. `details` hold no secret."""
+
+
+class Store(Audit, Protocol):
+    # The service.
+
+    def open(self) -> Deferred[None]:
+        """Open and migrate. Fails with `StoreError`."""
+
+    def close(self) -> Deferred[None]:
+        """Write all that waits and close."""
+
+    def flush(self) -> Deferred[None]:
+        """Fires when everything given so far is on disk, or has been counted as lost. Fails with
+        `StoreError` when the write fails: the facts wait on, and are tried again."""
+
+    def health(self) -> StoreHealth: ...
+
+    # Facts. These return at once.
+
+    def session_started(self, agent: AgentRecord, peer: str, started_ms: int) -> int:
+        """Remember a session, and its agent as `agent` says; returns the session's new id."""
+
+    def session_ended(
+        self, session_id: int, ended_ms: int, ending: str, messages: int, refused: int
+    ) -> None: ...
+
+    def add_metrics(
+        self,
+        agent_id: str,
+        received_ms: int,
+        cpu_percent: float | None,
+        mem_percent: float | None,
+        disk_usage: float | None,
+    ) -> None: ...
+
+    def add_log(
+        self,
+        agent_id: str,
+        received_ms: int,
+        ts: int,
+        level: str,
+        message: str,
+        source: str | None,
+        event: str | None,
+    ) -> None: ...
+
+    def add_refusal(self, refusal: RefusalRecord) -> None: ...
+
+    def put_command(self, command: CommandRecord) -> None:
+        """Insert, or replace the one with this id."""
+
+    def seen(self, agents: Sequence[tuple[str, int, int]]) -> None:
+        """(agent id, last seen, replay floor), of agents that were heard since the last call.
+
+        A floor may sink: while a hub runs it is written some way ahead, and not when it ends.
+        """
+
+    # Questions, and changes that somebody waits for. They fail with `StoreError`. Lists come
+    # newest first; `before` is the id that the last page ended with.
+
+    def agents(self) -> Deferred[list[AgentRecord]]: ...
+
+    def secrets(self) -> Deferred[list[SecretRecord]]:
+        """Those still valid, newest first."""
+
+    def add_agent(self, agent: AgentRecord, secret: SecretRecord | None) -> Deferred[None]:
+        """Fails with `ConflictError` where the id is known. One that was revoked is known."""
+
+    def replace_secrets(self, agent_id: str, secrets: Sequence[SecretRecord]) -> Deferred[None]:
+        """These, and no others, are the agent's secrets from now on."""
+
+    def revoke_agent(self, agent_id: str, revoked_ms: int | None) -> Deferred[None]:
+        """Set `revoked_ms` and forget the agent's secrets; None takes a revocation back."""
+
+    def metrics(
+        self, agent_id: str, from_ms: int, to_ms: int, points: int
+    ) -> Deferred[MetricsSeries]:
+        """At most `points` points, in order of time, from the finest resolution that the range
+        still has and that the number allows; readings are merged where it does not divide."""
+
+    def logs(
+        self,
+        agent_id: str,
+        *,
+        from_ms: int | None = None,
+        to_ms: int | None = None,
+        levels: Sequence[str] = (),
+        source: str | None = None,
+        contains: str | None = None,
+        limit: int = 100,
+        before: int | None = None,
+    ) -> Deferred[list[LogRecord]]: ...
+
+    def sessions(
+        self, agent_id: str, *, limit: int = 100, before: int | None = None
+    ) -> Deferred[list[SessionRecord]]: ...
+
+    def commands(
+        self, agent_id: str | None, *, limit: int = 100, before_ms: int | None = None
+    ) -> Deferred[list[CommandRecord]]:
+        """By the time they were made; `before_ms` is that of the last one seen."""
+
+    def command(self, command_id: str) -> Deferred[CommandRecord | None]: ...
+
+    def unfinished_commands(self) -> Deferred[list[CommandRecord]]:
+        """Those in the states ``queued`` and ``sent``, oldest first."""
+
+    def batch(self, batch_id: str) -> Deferred[list[CommandRecord]]: ...
+
+    def refusals(
+        self,
+        *,
+        agent_id: str | None = None,
+        address: str | None = None,
+        limit: int = 100,
+        before: int | None = None,
+    ) -> Deferred[list[RefusalRecord]]: ...
+
+    def audit_entries(
+        self, *, limit: int = 100, before: int | None = None
+    ) -> Deferred[list[AuditRecord]]: ...
+
+    def verify_audit(self) -> Deferred[tuple[int, int | None]]:
+        """(entries that are right, the id of the first that is not or None)."""
+
+    def api_tokens(self) -> Deferred[list[APITokenRecord]]: ...
+
+    def put_api_token(self, token: APITokenRecord) -> Deferred[None]: ...
+
+    def delete_api_token(self, token_id: str) -> Deferred[bool]: ...
+
+    def join_tokens(self) -> Deferred[list[JoinTokenRecord]]: ...
+
+    def put_join_token(self, token: JoinTokenRecord) -> Deferred[None]: ...
+
+    def delete_join_token(self, token_id: str) -> Deferred[bool]: ...
+
+    def use_join_token(self, digest: bytes, now_ms: int) -> Deferred[JoinTokenRecord | None]:
+        """Take one use of a token that is valid; None where there is none. Atomic."""
+
+    def backup(self, path: str) -> Deferred[int]:
+        """A consistent copy at `path`, which must not exist, mode 0600; fires with its size."""
