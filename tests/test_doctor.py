@@ -33,11 +33,11 @@ from jetcamer.cli.doctor.advice import advice
 from jetcamer.cli.doctor.examination import Examination
 from jetcamer.cli.doctor.report import Check, Findings, Report
 from jetcamer.cli.doctor.time_limit import TimeLimit
-from jetcamer.hub.gateway import Gateway, wall_clock_ms
-from jetcamer.hub.keys import StaticKeyRing
+from jetcamer.daemon.clock import wall_clock_ms
+from jetcamer.hub.gateway import Gateway
 from jetcamer.hub.registry import AgentRegistry
 from jetcamer.hub.session import AgentSession
-from tests.hub.doubles import RecordingListener
+from tests.hub.doubles import RecordingListener, keys
 from tests.net.peers import PeerFactory, PeerProtocol, ProxyProcess
 from tests.support.certs import Certificate, TestCA, self_signed
 from tests.support.imds import FakeIMDS
@@ -744,13 +744,13 @@ class WholeTests(DoctorCase):
     async def test_all_is_well_and_the_agent_keeps_its_place(self) -> None:
         listener = RecordingListener()
         registry = AgentRegistry(reactor, listener)
-        keys = StaticKeyRing({"agent-1": SECRET})
+        known = keys({"agent-1": SECRET})
         certificate = self.ca().issue(ips=["127.0.0.1"])
         gateway = Gateway(
             reactor,
             f"ssl:0:interface=127.0.0.1:privateKey={certificate.path_key}"
             f":certKey={certificate.path_cert}",
-            lambda connection: AgentSession(connection, keys, registry, wall_clock_ms),
+            lambda connection: AgentSession(connection, known, registry, wall_clock_ms),
         )
         gateway.startService()
         self.addCleanup(gateway.stopService)

@@ -1,18 +1,16 @@
-"""The port that agents connect to, as a service.
+"""The ports that agents connect to, as a service.
 
-In: an endpoint, plain or TLS, and who makes sessions. Out: a listening port whose connections are
+In: endpoints, plain or TLS, and who makes sessions. Out: listening ports whose connections are
 `AgentWebSocket`s, and an end that sends every agent away with a word instead of dropping it.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred, succeed
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
@@ -22,52 +20,119 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from jetcamer.daemon.clock import wall_clock_ms
+from jetcamer.hub.admission import Admission, Offenders
 from jetcamer.hub.session import AgentSession, Connection
-from jetcamer.hub.websocket import DEFAULT_LIMITS, AgentWebSocketFactory, Limits
+from jetcamer.hub.websocket import DEFAULT_LIMITS, PATH, AgentWebSocketFactory, Limits
+from jetcamer.net.listen import TLSServerEndpoint, server_endpoint
+from jetcamer.net.url import join_authority
+
+__all__ = ["Gateway", "wall_clock_ms"]
 
 _log = Logger()
 
 
 class Gateway(Service):
-    """The listening port and the connections that came through it, as a service.
+    """The listening ports and the connections that came through them, as a service.
 
-    :param endpoint: a server endpoint, or its description for `serverFromString`:
-        ``tcp:443:interface=0.0.0.0`` or ``ssl:443:privateKey=…:certKey=…``.
+    :param endpoints: server endpoints, or their descriptions: ``tcp:443:interface=0.0.0.0`` or
+        ``ssl:443:privateKey=…:certKey=…``; one, or several.
+    :param admission: how many may come in a second; None: any number.
+    :param offenders: who may not come at all for a time; None: nobody is turned away.
     """
 
     def __init__(
         self,
         reactor: IReactorTime,
-        endpoint: str | IStreamServerEndpoint,
+        endpoints: str | IStreamServerEndpoint | Sequence[str | IStreamServerEndpoint],
         make_session: Callable[[Connection], AgentSession],
         *,
         limits: Limits = DEFAULT_LIMITS,
+        admission: Admission | None = None,
+        offenders: Offenders | None = None,
     ) -> None:
-        self._endpoint = (
-            serverFromString(reactor, endpoint) if isinstance(endpoint, str) else endpoint
+        several = endpoints if isinstance(endpoints, (list, tuple)) else (endpoints,)
+        self._endpoints: list[IStreamServerEndpoint] = [
+            server_endpoint(reactor, each) if isinstance(each, str) else each for each in several
+        ]
+        self.factory = AgentWebSocketFactory(
+            reactor, make_session, limits, admission=admission, offenders=offenders
         )
-        self.factory = AgentWebSocketFactory(reactor, make_session, limits)
-        self._listening: Deferred[IListeningPort | None] | None = None
-        self._port: IListeningPort | None = None
+        self._listening: list[Deferred[IListeningPort | None]] = []
+        self._open_ports: dict[int, IListeningPort] = {}
 
     @property
-    def address(self) -> IAddress:
-        """Where it listens. Only once it does."""
-        if self._port is None:
-            raise RuntimeError("the gateway does not listen yet")
-        return self._port.getHost()
+    def addresses(self) -> list[IAddress]:
+        """Where it listens, in the order of the endpoints."""
+        return [self._open_ports[index].getHost() for index in sorted(self._open_ports)]
+
+    @property
+    def ports(self) -> list[int]:
+        """The TCP ports it listens on; a Unix socket has none."""
+        addresses = cast("list[Any]", self.addresses)
+        return [int(address.port) for address in addresses if hasattr(address, "port")]
 
     @property
     def port(self) -> int:
-        """The TCP port it listens on. Only once it does."""
-        return int(cast(Any, self.address).port)
+        """The first of its TCP ports. Only once it listens."""
+        if not self.ports:
+            raise RuntimeError("the gateway does not listen yet")
+        return self.ports[0]
+
+    @property
+    def urls(self) -> list[str]:
+        """Where agents connect to, for a person: the addresses are those it is bound to."""
+        found = []
+        for index in sorted(self._open_ports):
+            address = cast(Any, self._open_ports[index].getHost())
+            if hasattr(address, "port"):
+                scheme = "wss" if isinstance(self._endpoints[index], TLSServerEndpoint) else "ws"
+                found.append(f"{scheme}://{join_authority(address.host, address.port)}{PATH}")
+            else:
+                found.append(str(address))
+        return found
+
+    # What the status asks for.
+
+    @property
+    def connections(self) -> int:
+        """Those that are there, upgraded or not yet."""
+        return len(self.factory.connections)
+
+    @property
+    def handshakes(self) -> int:
+        """WebSockets opened since the start."""
+        return self.factory.handshakes
+
+    @property
+    def handshakes_refused(self) -> Mapping[int, int]:
+        """Requests refused since the start, by status."""
+        return self.factory.handshakes_refused
+
+    @property
+    def bytes_received(self) -> int:
+        return self.factory.traffic.incomingOctetsWireLevel
+
+    @property
+    def draining(self) -> bool:
+        return self.factory.draining
+
+    def hold(self) -> None:
+        """Until `release`, ask those that come to come again soon (503). The ports are taken before
+        all that is needed to serve is there."""
+        self.factory.held = True
+
+    def release(self) -> None:
+        self.factory.held = False
+
+    # IService
 
     def privilegedStartService(self) -> None:
         """Listen. Raises at once what prevents it, so that no hub runs on deaf."""
         failures: list[Failure] = []
 
-        def listens(port: IListeningPort) -> IListeningPort:
-            self._port = port
+        def listens(port: IListeningPort, index: int) -> IListeningPort:
+            self._open_ports[index] = port
             return port
 
         def fails(failure: Failure) -> None:
@@ -77,34 +142,36 @@ class Gateway(Service):
 
         started = False
         self.factory.draining = False
-        self._listening = self._endpoint.listen(self.factory).addCallbacks(listens, fails)
+        for index, endpoint in enumerate(self._endpoints):
+            listening = endpoint.listen(self.factory).addCallback(listens, index)
+            self._listening.append(listening.addErrback(fails))
         started = True
         if failures:
-            self._listening = None
+            self._stop_listening()
             failures[0].raiseException()
 
     def startService(self) -> None:
         super().startService()
-        if self._listening is None:
+        if not self._listening:
             self.privilegedStartService()
 
     def stopService(self) -> Deferred[None]:
         """Take no new connection, send the open ones away; fires when all are gone."""
         super().stopService()
-        listening, self._listening, self._port = self._listening, None, None
-        if listening is None:
+        if not self._listening:
             return succeed(None)
-        listening.cancel()
+        stopped = [*self._stop_listening(), self.factory.drain()]
+        return gatherResults(stopped).addCallback(lambda _: None)
 
-        async def stop_listening() -> None:
+    def _stop_listening(self) -> list[Deferred[None]]:
+        several, self._listening = self._listening, []
+        self._open_ports.clear()
+
+        async def stop(listening: Deferred[IListeningPort | None]) -> None:
             port = await listening
             if port is not None:
                 await maybeDeferred(port.stopListening)
 
-        stopped = [Deferred.fromCoroutine(stop_listening()), self.factory.drain()]
-        return gatherResults(stopped).addCallback(lambda _: None)
-
-
-def wall_clock_ms() -> int:
-    """Unix milliseconds now. The reactor's own time need not be the time of day."""
-    return time.time_ns() // 1_000_000
+        for listening in several:
+            listening.cancel()
+        return [Deferred.fromCoroutine(stop(listening)) for listening in several]

@@ -10,24 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from jetcamer.hub.pending import PendingCommands
 from jetcamer.hub.session import NORMAL, AgentSession, SessionListener
-from jetcamer.protocol.envelope import (
-    AuthPayload,
-    CommandResultPayload,
-    Envelope,
-    HeartbeatPayload,
-    LogPayload,
-    MetricsPayload,
-)
+from jetcamer.protocol.envelope import AuthPayload, CommandResultPayload, Envelope
 from jetcamer.protocol.errors import ProtocolError
 
 _log = Logger()
-
-#: Commands of one agent that nobody waits for any more but whose answers may still come.
-_MAX_ABANDONED = 64
 
 
 class CommandError(Exception):
@@ -50,81 +41,40 @@ class CommandRefusedError(CommandError):
     """The command cannot be sent as it stands."""
 
 
-class _Waiting:
-    """A command that was sent, and who waits for its answer."""
-
-    __slots__ = ("command", "deadline", "done")
-
-    def __init__(
-        self, command: str, done: Deferred[CommandResultPayload], deadline: IDelayedCall
-    ) -> None:
-        self.command = command
-        self.deadline = deadline
-        #: None once nobody waits: the answer of a peer that answers in order still counts.
-        self.done: Deferred[CommandResultPayload] | None = done
-
-    def take(self) -> Deferred[CommandResultPayload] | None:
-        done, self.done = self.done, None
-        if self.deadline.active():
-            self.deadline.cancel()
-        return done
-
-
-class _Presence:
-    """One agent's session and its open commands, in the order they were sent."""
-
-    __slots__ = ("session", "waiting")
-
-    def __init__(self, session: AgentSession) -> None:
-        self.session = session
-        self.waiting: dict[str, _Waiting] = {}
-
-    def answered(self, payload: CommandResultPayload) -> _Waiting | None:
-        """The command that `payload` answers.
-
-        A peer that names no `inReplyTo` answers in the order it was asked.
-        """
-        nonce = payload.in_reply_to
-        if nonce is None:
-            for candidate, waiting in self.waiting.items():
-                if waiting.command == payload.command:
-                    nonce = candidate
-                    break
-            else:
-                return None
-        return self.waiting.pop(nonce, None)
-
-    def forget_abandoned(self) -> None:
-        abandoned = [nonce for nonce, waiting in self.waiting.items() if waiting.done is None]
-        for nonce in abandoned[: max(0, len(abandoned) - _MAX_ABANDONED)]:
-            del self.waiting[nonce]
-
-    def give_up(self, error: CommandError) -> None:
-        everything, self.waiting = self.waiting, {}
-        for waiting in everything.values():
-            done = waiting.take()
-            if done is not None:
-                done.errback(error)
-
-
 class AgentRegistry:
     """The agents that are here. Itself the `SessionListener` of their sessions.
 
-    :param listener: gets every event after the registry has acted on it, but for those of a
-        session that a newer one replaced: to it an agent leaves only when it is gone.
+    :param listener: gets every event after the registry has acted on it. A session that a newer
+        one replaced is disconnected to it before the newer one has authenticated, and says nothing
+        after that.
     """
 
     def __init__(self, clock: IReactorTime, listener: SessionListener) -> None:
         self._clock = clock
         self._listener = listener
-        self._present: dict[str, _Presence] = {}
+        self._present: dict[str, AgentSession] = {}
+        # What the registry does not act upon goes past it without a call.
+        self.metrics = listener.metrics
+        self.heartbeat = listener.heartbeat
+        self.log = listener.log
+        self.refused = listener.refused
 
     def __len__(self) -> int:
         return len(self._present)
 
     def __iter__(self) -> Iterator[AgentSession]:
         """The sessions of the agents that are here, longest here first."""
-        return iter([presence.session for presence in self._present.values()])
+        return iter([*self._present.values()])
+
+    def get(self, agent_id: str) -> AgentSession | None:
+        """The agent's session; None while it is not here."""
+        return self._present.get(agent_id)
+
+    def close_session(self, agent_id: str, code: int, reason: str) -> None:
+        """Close the connection of an agent that is here."""
+        session = self._present.get(agent_id)
+        if session is not None:
+            session.close(code, reason)
 
     def send_command(
         self, agent_id: str, command: str, args: Mapping[str, str], timeout: float = 30.0
@@ -135,70 +85,68 @@ class AgentRegistry:
 
         :param timeout: seconds until it fails with `CommandTimeoutError`.
         """
-        presence = self._present.get(agent_id)
-        if presence is None or not presence.session.open:
+        session = self._present.get(agent_id)
+        if session is None or not session.open:
             return fail(NotConnectedError(f"{agent_id} is not connected"))
         try:
-            nonce = presence.session.send_command(command, args)
+            nonce = session.send_command(command, args)
         except ProtocolError as error:
             return fail(CommandRefusedError(str(error)))
+        if session.pending is None:
+            session.pending = PendingCommands(self._clock)
         words = f"no answer to {command} from {agent_id} within {timeout:g} s"
-        done: Deferred[CommandResultPayload] = Deferred(
-            lambda _: self._abandon(presence, nonce, None)
-        )
-        deadline = self._clock.callLater(
-            timeout, self._abandon, presence, nonce, CommandTimeoutError(words)
-        )
-        presence.waiting[nonce] = _Waiting(command, done, deadline)
-        return done
-
-    def _abandon(self, presence: _Presence, nonce: str, error: CommandError | None) -> None:
-        waiting = presence.waiting.get(nonce)
-        done = waiting.take() if waiting is not None else None
-        presence.forget_abandoned()
-        if done is not None and error is not None:
-            done.errback(error)
+        return session.pending.add(nonce, command, timeout, CommandTimeoutError(words))
 
     # SessionListener
 
     def authenticated(
         self, session: AgentSession, envelope: Envelope, payload: AuthPayload
     ) -> None:
-        agent_id = envelope.agent_id
+        agent = session.agent
+        assert agent is not None
+        agent_id = agent.agent_id
         before = self._present.get(agent_id)
-        if before is None or before.session is not session:
+        if before is not session:
             self._present.pop(agent_id, None)
-            self._present[agent_id] = _Presence(session)
+            self._present[agent_id] = session
+            agent.session = session
+            agent.connected_ms = session.last_seen_ms
             _log.info(
-                "[hub] agent authenticated: {agent} from {peer}", agent=agent_id, peer=session.peer
-            )
-        if before is not None and before.session is not session:
-            _log.info(
-                "[hub] {agent}: the connection from {peer} is replaced by a newer one",
+                "[hub] agent authenticated: {agent} from {peer}{shared}",
                 agent=agent_id,
-                peer=before.session.peer,
+                peer=session.peer,
+                shared=", with the shared secret" if agent.legacy else "",
             )
-            before.session.close(NORMAL, "replaced_by_new_connection")
-            before.give_up(DisconnectedError(f"{agent_id} connected anew before it answered"))
+        agent.describe(payload, session.address)
+        if before is not None and before is not session:
+            self._replace(before, session)
         self._listener.authenticated(session, envelope, payload)
 
-    def metrics(self, session: AgentSession, envelope: Envelope, payload: MetricsPayload) -> None:
-        self._listener.metrics(session, envelope, payload)
-
-    def heartbeat(
-        self, session: AgentSession, envelope: Envelope, payload: HeartbeatPayload
-    ) -> None:
-        self._listener.heartbeat(session, envelope, payload)
-
-    def log(self, session: AgentSession, envelope: Envelope, payload: LogPayload) -> None:
-        self._listener.log(session, envelope, payload)
+    def _replace(self, before: AgentSession, session: AgentSession) -> None:
+        agent = session.agent
+        assert agent is not None
+        _log.info(
+            "[hub] {agent}: the connection from {peer} is replaced by a newer one",
+            agent=agent.agent_id,
+            peer=before.peer,
+        )
+        was_clone = agent.is_clone(session.last_seen_ms)
+        if agent.replaced(session.last_seen_ms) and not was_clone:
+            _log.warn(
+                "[hub] {agent}: two machines seem to use this id, at {one} and {other}",
+                agent=agent.agent_id,
+                one=before.address,
+                other=session.address,
+            )
+        before.close(NORMAL, "replaced_by_new_connection")
+        self._give_up(before, f"{agent.agent_id} connected anew before it answered")
+        self._listener.disconnected(before, "replaced by a newer connection")
 
     def command_result(
         self, session: AgentSession, envelope: Envelope, payload: CommandResultPayload
     ) -> None:
-        presence = self._present[envelope.agent_id]
-        waiting = presence.answered(payload)
-        done = waiting.take() if waiting is not None else None
+        pending = session.pending
+        done = pending.answered(payload) if pending is not None else None
         try:
             self._listener.command_result(session, envelope, payload)
         finally:
@@ -206,14 +154,16 @@ class AgentRegistry:
                 done.callback(payload)
 
     def disconnected(self, session: AgentSession, words: str) -> None:
-        agent_id = session.agent_id
-        presence = self._present.get(agent_id) if agent_id is not None else None
-        if agent_id is None or presence is None or presence.session is not session:
+        agent = session.agent
+        if agent is None or self._present.get(agent.agent_id) is not session:
             return
-        del self._present[agent_id]
-        _log.info("[hub] agent disconnected: {agent}: {words}", agent=agent_id, words=words)
-        presence.give_up(DisconnectedError(f"{agent_id} left before it answered: {words}"))
+        del self._present[agent.agent_id]
+        agent.session = None
+        agent.connected_ms = None
+        _log.info("[hub] agent disconnected: {agent}: {words}", agent=agent.agent_id, words=words)
+        self._give_up(session, f"{agent.agent_id} left before it answered: {words}")
         self._listener.disconnected(session, words)
 
-    def refused(self, reason: str, peer: str) -> None:
-        self._listener.refused(reason, peer)
+    def _give_up(self, session: AgentSession, words: str) -> None:
+        if session.pending is not None:
+            session.pending.give_up(DisconnectedError(words))

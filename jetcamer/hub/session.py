@@ -1,7 +1,7 @@
 """One agent's conversation with the hub, from its `auth` to its last message.
 
 In: the bytes of each message, and what befalls the connection. Out: calls of a `SessionListener`,
-for messages whose signature, agent, time and nonce are right and for no others, and sealed
+for messages whose signature, agent, time, nonce and rate are right and for no others, and sealed
 commands. No I/O and no timer: the gateway brings both. It never acts on a message it has not
 verified, and never runs on after a refusal.
 """
@@ -9,12 +9,13 @@ verified, and never runs on after a refusal.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
-from twisted.logger import Logger
+import msgspec
 
-from jetcamer.hub.keys import AgentKey, KeyRing
+from jetcamer.hub.fleet import Agent
+from jetcamer.hub.records import RefusalRecord
 from jetcamer.protocol.canonical import canonical
 from jetcamer.protocol.envelope import (
     AuthPayload,
@@ -28,17 +29,30 @@ from jetcamer.protocol.envelope import (
 )
 from jetcamer.protocol.errors import ProtocolError, excerpt
 
-_log = Logger()
+if TYPE_CHECKING:
+    from jetcamer.hub.pending import PendingCommands
+    from jetcamer.protocol.signing import SigningKey
 
 #: WebSocket close codes (RFC 6455, 7.4.1).
 NORMAL = 1000
 UNSUPPORTED_DATA = 1003
 POLICY_VIOLATION = 1008
 
-#: Refusals that are about who speaks or when. Any other is about the text: 1003 `invalid_json`.
+#: Refusals that are about who speaks, when or how much. Any other is about the text: 1003
+#: `invalid_json`.
 _POLICY_REASONS = frozenset(
-    {"unknown_agent", "wrong_agent", "invalid_signature", "invalid_timestamp", "replayed_nonce"}
+    {
+        "unknown_agent",
+        "wrong_agent",
+        "invalid_signature",
+        "invalid_timestamp",
+        "replayed_nonce",
+        "rate_limited",
+    }
 )
+
+#: A `ts` further than this from our clock is about the clock, not about a replay. Milliseconds.
+_WINDOW_MS = 300_000
 
 
 class Connection(Protocol):
@@ -46,13 +60,27 @@ class Connection(Protocol):
 
     @property
     def peer(self) -> str:
-        """The other side's address, for the log."""
+        """The other side's IP address and port, for the log."""
+
+    @property
+    def address(self) -> str:
+        """The client's IP address: beyond a proxy that is trusted, what that says."""
 
     def send(self, data: bytes) -> None:
         """Send one text message; ignored once the connection is closing."""
 
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake; ignored once it has begun."""
+
+
+class KeyRing(Protocol):
+    """Where sessions look agents up: a `Fleet`. Answers at once."""
+
+    def find(self, agent_id: str, now_ms: int) -> Agent | None:
+        """The agent whose messages may be verified; None for one that nobody knows."""
+
+    def admit(self, agent: Agent) -> Agent:
+        """The agent has authenticated: know it from now on."""
 
 
 class SessionListener(Protocol):
@@ -82,8 +110,28 @@ class SessionListener(Protocol):
     def disconnected(self, session: AgentSession, words: str) -> None:
         """The last call for a session that had authenticated; for no other."""
 
-    def refused(self, reason: str, peer: str) -> None:
-        """A message was not accepted. `reason` is the machine name that the peer is told."""
+    def refused(self, refusal: RefusalRecord) -> None:
+        """A message was not accepted."""
+
+
+class RateLimit(msgspec.Struct, frozen=True):
+    """Messages that one agent may send, over all its connections (a leaky bucket)."""
+
+    per_second: float = 50.0
+    burst: int = 500
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """What all sessions have in common.
+
+    :param explain: why a message's signature does not match any of an agent's keys, in words.
+    """
+
+    rate: RateLimit = RateLimit()
+    explain: Callable[[bytes, Agent], str] = lambda _data, _agent: ""
+
+
+DEFAULT_POLICY = Policy()
 
 
 class AgentSession:
@@ -92,20 +140,44 @@ class AgentSession:
     :param now_ms: Unix milliseconds, the wall clock.
     """
 
+    __slots__ = (
+        "_closing",
+        "_connection",
+        "_interval_ms",
+        "_key",
+        "_keys",
+        "_listener",
+        "_now_ms",
+        "_policy",
+        "agent",
+        "agent_id",
+        "auth",
+        "last_seen_ms",
+        "pending",
+        "record_id",
+        "refused",
+        "verified",
+    )
+
     def __init__(
         self,
         connection: Connection,
         keys: KeyRing,
         listener: SessionListener,
         now_ms: Callable[[], int],
+        policy: Policy = DEFAULT_POLICY,
     ) -> None:
         self._connection = connection
         self._keys = keys
         self._listener = listener
         self._now_ms = now_ms
-        self._key: AgentKey | None = None
+        self._policy = policy
+        self._interval_ms = 1000.0 / policy.rate.per_second
+        #: The key that verified the last message.
+        self._key: SigningKey | None = None
         self._closing = False
-        #: Set by the first verified `auth`, and by nothing after it.
+        #: Both set by the first verified `auth`, and by nothing after it.
+        self.agent: Agent | None = None
         self.agent_id: str | None = None
         #: What the agent last said of itself.
         self.auth: AuthPayload | None = None
@@ -114,10 +186,18 @@ class AgentSession:
         self.refused = 0
         #: Unix milliseconds of the last verified message, by our clock; 0 before the first.
         self.last_seen_ms = 0
+        #: Commands that wait for their answers; made with the first.
+        self.pending: PendingCommands | None = None
+        #: What the store calls this session.
+        self.record_id = 0
 
     @property
     def peer(self) -> str:
         return self._connection.peer
+
+    @property
+    def address(self) -> str:
+        return self._connection.address
 
     @property
     def open(self) -> bool:
@@ -130,37 +210,46 @@ class AgentSession:
         """One whole text message. Never raises for anything the peer sent."""
         if self._closing:
             return
+        now = self._now_ms()
+        agent = self.agent
         try:
-            envelope = self._verify(data)
+            if agent is None:
+                agent, envelope = self._open_first(data, now)
+            else:
+                envelope = self._open(data, agent)
+                if envelope.agent_id != agent.agent_id:
+                    raise ProtocolError("wrong_agent", "the agent id changed within a connection")
+            agent.replay.check(envelope.ts, envelope.nonce, now)
+            self._check_rate(agent, now)
         except ProtocolError as error:
-            self._refuse(error.code if error.code in _POLICY_REASONS else "invalid_json", error)
+            self._refuse_message(data, error, now)
             return
         self.verified += 1
-        self.last_seen_ms = self._now_ms()
+        self.last_seen_ms = now
         try:
-            self._dispatch(envelope)
+            self._dispatch(agent, envelope, now)
         except ProtocolError as error:
             # Signed by the right agent, so a fault and not an attack: an agent with one odd
             # message keeps its link. One whose `auth` is odd is nobody yet, and does not.
-            if self.agent_id is None:
-                self._refuse("invalid_json", error)
+            if self.agent is None:
+                self._refuse("invalid_json", str(error), agent.agent_id)
             else:
-                self._count_refusal("invalid_payload", error)
+                self._count_refusal("invalid_payload", str(error), agent.agent_id)
 
     def binary_received(self) -> None:
         """A binary message, which the protocol does not have."""
         if not self._closing:
-            self._refuse("not_text", None)
+            self._refuse("not_text", "a binary message", self.agent_id)
 
     def auth_overdue(self) -> None:
         """The time in which an agent has to say who it is has passed."""
-        if self.agent_id is None and not self._closing:
-            self._refuse("auth_timeout", None)
+        if self.agent is None and not self._closing:
+            self._refuse("auth_timeout", "no auth message came in time", None)
 
     def connection_lost(self, words: str) -> None:
         """The connection is gone. `words` say how, for a person."""
         self._closing = True
-        if self.agent_id is not None:
+        if self.agent is not None:
             self._listener.disconnected(self, words)
 
     # What the hub asks for.
@@ -174,7 +263,7 @@ class AgentSession:
         if self._key is None or self.agent_id is None or self._closing:
             raise ValueError("the session is not open")
         nonce = str(uuid4())
-        message = self._key.signing.seal(
+        message = self._key.seal(
             "command",
             self.agent_id,
             canonical({"command": command, "args": dict(args)}),
@@ -192,63 +281,124 @@ class AgentSession:
 
     # How a message is judged.
 
-    def _verify(self, data: bytes) -> Envelope:
-        if self._key is None:
-            return self._verify_first(data)
-        envelope = self._key.signing.open(data)
-        if envelope.agent_id != self.agent_id:
-            raise ProtocolError("wrong_agent", "the agent id changed within a connection")
-        self._key.replay.check(envelope.ts, envelope.nonce, self._now_ms())
-        return envelope
+    def _open(self, data: bytes, agent: Agent) -> Envelope:
+        """Verify with the agent's keys, the one that was right the last time first."""
+        keys = agent.keys
+        key = self._key
+        if key is None or key not in keys:
+            key = self._key = keys[0] if keys else None
+            if key is None:
+                raise ProtocolError("unknown_agent", "its secrets have been taken back")
+        try:
+            return key.open(data)
+        except ProtocolError as error:
+            if error.code != "invalid_signature" or len(keys) == 1:
+                raise
+        for other in keys:
+            if other is not key:
+                try:
+                    envelope = other.open(data)
+                except ProtocolError:
+                    continue
+                self._key = other
+                return envelope
+        raise ProtocolError("invalid_signature", "does not match the message", "signature")
 
-    def _verify_first(self, data: bytes) -> Envelope:
+    def _open_first(self, data: bytes, now: int) -> tuple[Agent, Envelope]:
         """The one message that is decoded before it is verified: it says by which key."""
         claimed = decode(data).agent_id
-        key = self._keys.find(claimed)
-        if key is None:
+        agent = self._keys.find(claimed, now)
+        if agent is None:
             raise ProtocolError("unknown_agent", f"no agent is known as {excerpt(claimed)}")
-        envelope = key.signing.open(data)
-        key.replay.check(envelope.ts, envelope.nonce, self._now_ms())
-        self._key = key
-        return envelope
+        return agent, self._open(data, agent)
 
-    def _dispatch(self, envelope: Envelope) -> None:
-        if self.agent_id is None and envelope.type != "auth":
-            self._refuse("auth_required", None)
-            return
+    def _check_rate(self, agent: Agent, now: int) -> None:
+        due = max(agent.rate_ms, now) + self._interval_ms
+        rate = self._policy.rate
+        if due - now > rate.burst * self._interval_ms:
+            words = f"more than {rate.per_second:g} messages a second, and {rate.burst} at once"
+            raise ProtocolError("rate_limited", words)
+        agent.rate_ms = due
+
+    def _dispatch(self, agent: Agent, envelope: Envelope, now: int) -> None:
         listener = self._listener
-        match envelope.type:
-            case "auth":
-                auth = decode_payload(envelope, AuthPayload)
-                self.agent_id, self.auth = envelope.agent_id, auth
-                listener.authenticated(self, envelope, auth)
-            case "metrics":
-                listener.metrics(self, envelope, decode_payload(envelope, MetricsPayload))
-            case "heartbeat":
-                listener.heartbeat(self, envelope, decode_payload(envelope, HeartbeatPayload))
-            case "log":
-                listener.log(self, envelope, decode_payload(envelope, LogPayload))
-            case "command_result":
-                listener.command_result(
-                    self, envelope, decode_payload(envelope, CommandResultPayload)
-                )
-            case _:
-                # As the servers in the field do: say so, and go on.
-                self._count_refusal("unknown_type", None)
+        kind = envelope.type
+        if self.agent is None:
+            if kind != "auth":
+                self._refuse("auth_required", f"began with {excerpt(kind)}", agent.agent_id)
+                return
+            auth = decode_payload(envelope, AuthPayload)
+            self.agent = agent = self._keys.admit(agent)
+            self.agent_id, self.auth = agent.agent_id, auth
+            agent.last_seen_ms = now
+            agent.skew_ms = None
+            listener.authenticated(self, envelope, auth)
+            return
+        agent.last_seen_ms = now
+        if kind == "metrics":
+            metrics = decode_payload(envelope, MetricsPayload)
+            agent.metrics = metrics
+            agent.metrics_ms = now
+            listener.metrics(self, envelope, metrics)
+        elif kind == "heartbeat":
+            listener.heartbeat(self, envelope, decode_payload(envelope, HeartbeatPayload))
+        elif kind == "log":
+            listener.log(self, envelope, decode_payload(envelope, LogPayload))
+        elif kind == "command_result":
+            listener.command_result(self, envelope, decode_payload(envelope, CommandResultPayload))
+        elif kind == "auth":
+            self.auth = decode_payload(envelope, AuthPayload)
+            listener.authenticated(self, envelope, self.auth)
+        else:
+            # As the servers in the field do: say so, and go on.
+            words = f"no message has the type {excerpt(kind)}"
+            self._count_refusal("unknown_type", words, agent.agent_id)
 
-    def _refuse(self, reason: str, error: ProtocolError | None) -> None:
+    # How a message is refused.
+
+    def _refuse_message(self, data: bytes, error: ProtocolError, now: int) -> None:
+        reason = error.code if error.code in _POLICY_REASONS else "invalid_json"
+        words, told = str(error), reason
+        claimed = _claimed(data)
+        agent, agent_id = self.agent, self.agent_id
+        if agent is None and claimed is not None:
+            agent_id = claimed.agent_id
+            agent = self._keys.find(agent_id, now)
+        if agent is not None and reason == "invalid_signature":
+            explained = self._policy.explain(data, agent)
+            words = f"{words}: {explained}" if explained else words
+        elif agent is not None and claimed is not None and reason == "invalid_timestamp":
+            # The signature was right, so this is the agent's own clock.
+            skew = claimed.ts - now
+            if abs(skew) > _WINDOW_MS:
+                agent.skew_ms = skew
+            told = f"{reason}: {error.words}"
+        self._refuse(reason, words, agent_id, told=told)
+
+    def _refuse(
+        self, reason: str, words: str, agent_id: str | None, *, told: str | None = None
+    ) -> None:
         """Count it, and close the connection with that reason."""
-        self._count_refusal(reason, error)
+        self._count_refusal(reason, words, agent_id)
         about_text = reason in ("invalid_json", "not_text")
-        self.close(UNSUPPORTED_DATA if about_text else POLICY_VIOLATION, reason)
+        self.close(UNSUPPORTED_DATA if about_text else POLICY_VIOLATION, told or reason)
 
-    def _count_refusal(self, reason: str, error: ProtocolError | None) -> None:
+    def _count_refusal(self, reason: str, words: str, agent_id: str | None) -> None:
         self.refused += 1
-        _log.warn(
-            "[hub] refused a message from {peer} ({agent}): {reason}{words}",
-            peer=self.peer,
-            agent=self.agent_id or "not authenticated",
-            reason=reason,
-            words=f": {error}" if error is not None else "",
+        self._listener.refused(
+            RefusalRecord(
+                ts_ms=self._now_ms(),
+                agent_id=agent_id,
+                address=self._connection.address,
+                reason=reason,
+                words=words,
+            )
         )
-        self._listener.refused(reason, self.peer)
+
+
+def _claimed(data: bytes) -> Envelope | None:
+    """The envelope of a message that did not verify, where it is one."""
+    try:
+        return decode(data)
+    except ProtocolError:
+        return None

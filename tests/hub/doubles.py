@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-from jetcamer.hub.keys import StaticKeyRing
+from jetcamer.hub.fleet import Fleet
+from jetcamer.hub.records import AgentRecord, RefusalRecord
 from jetcamer.hub.session import AgentSession
 from jetcamer.protocol.canonical import canonical
 from jetcamer.protocol.envelope import CommandPayload, Envelope, decode_payload
@@ -22,6 +24,7 @@ class FakeConnection:
 
     def __init__(self, peer: str = "192.0.2.7:50000") -> None:
         self.peer = peer
+        self.address = peer.rpartition(":")[0]
         self.sent: list[bytes] = []
         self.closed: tuple[int, str] | None = None
 
@@ -45,6 +48,7 @@ class RecordingListener:
 
     def __init__(self) -> None:
         self.events: list[tuple[str, Any]] = []
+        self.refusals: list[RefusalRecord] = []
         self.raises: Exception | None = None
 
     def _record(self, event: str, what: Any) -> None:
@@ -76,8 +80,9 @@ class RecordingListener:
     def disconnected(self, session: AgentSession, words: str) -> None:
         self._record("disconnected", words)
 
-    def refused(self, reason: str, peer: str) -> None:
-        self._record("refused", reason)
+    def refused(self, refusal: RefusalRecord) -> None:
+        self.refusals.append(refusal)
+        self._record("refused", refusal.reason)
 
 
 class SealingAgent:
@@ -106,5 +111,9 @@ class SealingAgent:
         return self.seal("command_result", payload)
 
 
-def keys() -> StaticKeyRing:
-    return StaticKeyRing(SECRETS)
+def keys(secrets: Mapping[str, str] = SECRETS) -> Fleet:
+    """A fleet in which each agent has one secret."""
+    fleet = Fleet()
+    for agent_id, secret in secrets.items():
+        fleet.add(AgentRecord(agent_id=agent_id, created_ms=NOW), [(secret, None)])
+    return fleet

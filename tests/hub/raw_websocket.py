@@ -28,17 +28,34 @@ def request(path: str = "/agent", *more: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def frame(opcode: int, payload: bytes = b"", fin: bool = True, length: int | None = None) -> bytes:
-    """One frame, masked with zeros; `length` may promise more than there is."""
+def frame(
+    opcode: int,
+    payload: bytes = b"",
+    fin: bool = True,
+    length: int | None = None,
+    *,
+    mask: bytes | None = b"\0\0\0\0",
+    rsv: int = 0,
+    form: int | None = None,
+) -> bytes:
+    """One frame, masked with zeros; `length` may promise more than there is.
+
+    :param mask: None: not masked.
+    :param form: bits of the length: 7, 16 or 64; None: as few as it takes.
+    """
     size = len(payload) if length is None else length
-    head = bytes([opcode | (0x80 if fin else 0)])
-    if size < 126:
-        head += bytes([0x80 | size])
-    elif size < 1 << 16:
-        head += bytes([0x80 | 126]) + struct.pack("!H", size)
-    else:
-        head += bytes([0x80 | 127]) + struct.pack("!Q", size)
-    return head + b"\0\0\0\0" + payload
+    if form is None:
+        form = 7 if size < 126 else 16 if size < 1 << 16 else 64
+    second = {7: size, 16: 126, 64: 127}[form] | (0 if mask is None else 0x80)
+    head = bytes([opcode | rsv << 4 | (0x80 if fin else 0), second])
+    head += {7: b"", 16: struct.pack("!H", size & 0xFFFF), 64: struct.pack("!Q", size)}[form]
+    if mask is None:
+        return head + payload
+    return head + mask + bytes(byte ^ mask[at & 3] for at, byte in enumerate(payload))
+
+
+def close_frame(code: int, reason: bytes = b"") -> bytes:
+    return frame(CLOSE, struct.pack("!H", code) + reason)
 
 
 def frames(data: bytes) -> list[tuple[int, bytes]]:
@@ -55,10 +72,13 @@ def frames(data: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
-class _Transport(StringTransport):
+class RawTransport(StringTransport):
     """As lenient as a socket about what was never registered; tells an abort from an end."""
 
     aborted = False
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.no_delay = enabled
 
     def unregisterProducer(self) -> None:
         self.producer = None
@@ -74,8 +94,13 @@ class RawClient:
     :param upgrade: whether it asks for the WebSocket at once.
     """
 
-    def __init__(self, factory: AgentWebSocketFactory, upgrade: bool = True) -> None:
-        self.transport = _Transport(peerAddress=IPv4Address("TCP", "192.0.2.7", 50000))
+    def __init__(
+        self,
+        factory: AgentWebSocketFactory,
+        upgrade: bool = True,
+        address: object = IPv4Address("TCP", "192.0.2.7", 50000),
+    ) -> None:
+        self.transport = RawTransport(peerAddress=address)
         self.protocol: Any = factory.buildProtocol(None)
         self.protocol.makeConnection(self.transport)
         self.head = b""
@@ -102,7 +127,7 @@ class RawClient:
         return struct.unpack("!H", payload[:2])[0], payload[2:].decode()
 
     def answer_close(self, code: int = 1000) -> None:
-        self.send(frame(CLOSE, struct.pack("!H", code)))
+        self.send(close_frame(code))
 
     @property
     def gone(self) -> bool:

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from typing import Any
+
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    UNIXClientEndpoint,
+    connectProtocol,
+    wrapClientTLS,
+)
+from twisted.internet.protocol import Protocol
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.trial.unittest import TestCase
 
 from jetcamer.hub.gateway import Gateway, wall_clock_ms
@@ -12,6 +25,7 @@ from jetcamer.hub.session import AgentSession, Connection
 from jetcamer.hub.websocket import Limits
 from jetcamer.protocol.envelope import LogPayload
 from tests.hub.doubles import SECRETS, RecordingListener, keys
+from tests.hub.raw_websocket import request
 from tests.support.certs import TestCA
 from tests.support.node_peer import NodeAgent
 
@@ -36,6 +50,43 @@ class WaitingListener(RecordingListener):
         done: Deferred[object] = Deferred()
         self._waiting.append((event, done))
         return await done.addTimeout(20, reactor)
+
+
+class Raw(Protocol):
+    """A client that asks for the WebSocket, by hand."""
+
+    def __init__(self, *more: str) -> None:
+        self.more = more
+        self.received = b""
+        self.answered: Deferred[str] = Deferred()
+        self.closed: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        self.transport.write(request("/agent", *self.more))
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        if b"\r\n\r\n" in self.received and not self.answered.called:
+            self.answered.callback(self.received.decode().split("\r\n")[0])
+
+    def connectionLost(self, reason: object) -> None:
+        self.closed.callback(None)
+
+
+class OpenSession:
+    """Stands for an `AgentSession`: keeps its connection, and says how that ended."""
+
+    agent_id = "agent-1"
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.ended: Deferred[str] = Deferred()
+
+    def close(self, code: int, reason: str) -> None:
+        self.connection.close(code, reason)
+
+    def connection_lost(self, words: str) -> None:
+        self.ended.callback(words)
 
 
 class GatewaySocketsTests(TestCase):
@@ -135,6 +186,98 @@ class GatewaySocketsTests(TestCase):
         await gateway.stopService()
         self.assertEqual(gateway.factory.connections, set())
 
+    def serve_raw(self, *endpoints: str, **limits: Any) -> tuple[Gateway, list[OpenSession]]:
+        sessions: list[OpenSession] = []
+
+        def make_session(connection: Connection) -> Any:
+            sessions.append(OpenSession(connection))
+            return sessions[-1]
+
+        gateway = Gateway(reactor, endpoints, make_session, limits=Limits(**limits))
+        gateway.startService()
+        self.addCleanup(gateway.stopService)
+        return gateway, sessions
+
+    async def raw(self, endpoint: Any, *more: str) -> Raw:
+        client = await connectProtocol(endpoint, Raw(*more))
+        self.addCleanup(client.transport.loseConnection)
+        return client
+
+    async def test_alpn(self) -> None:
+        """A client that offers protocols in TLS gets the one that a WebSocket begins as."""
+        ca = TestCA(self.mktemp())
+        certificate = ca.issue(ips=["127.0.0.1"])
+        gateway, _ = self.serve_raw(
+            f"ssl:0:interface=127.0.0.1:privateKey={certificate.path_key}"
+            f":certKey={certificate.path_cert}"
+        )
+        self.assertEqual(gateway.urls, [f"wss://127.0.0.1:{gateway.port}/agent"])
+        with open(ca.path_cert, "rb") as file:
+            root = Certificate.loadPEM(file.read())
+        for offered in ([b"h2", b"http/1.1"], [b"http/1.1"]):
+            options = optionsForClientTLS(
+                "127.0.0.1",
+                trustRoot=trustRootFromCertificates([root]),
+                acceptableProtocols=offered,
+            )
+            tcp = TCP4ClientEndpoint(reactor, "127.0.0.1", gateway.port)
+            client = await self.raw(wrapClientTLS(options, tcp))
+            self.assertEqual(await client.answered, "HTTP/1.1 101 Switching Protocols")
+            self.assertEqual(client.transport.negotiatedProtocol, b"http/1.1")
+
+    async def test_several_listeners(self) -> None:
+        """A port and a Unix socket; who comes through the socket is whom the proxy names."""
+        path = os.path.join(tempfile.mkdtemp(), "hub.sock")
+        self.addCleanup(shutil.rmtree, os.path.dirname(path))
+        gateway, sessions = self.serve_raw("tcp:0:interface=127.0.0.1", f"unix:{path}")
+        tcp = TCP4ClientEndpoint(reactor, "127.0.0.1", gateway.port)
+        forwarded = "X-Forwarded-For: 198.51.100.1"
+        for endpoint, address in (
+            (tcp, "127.0.0.1"),
+            (UNIXClientEndpoint(reactor, path), "198.51.100.1"),
+        ):
+            client = await self.raw(endpoint, forwarded)
+            self.assertEqual(await client.answered, "HTTP/1.1 101 Switching Protocols")
+            self.assertEqual(sessions[-1].connection.address, address)
+        self.assertEqual((len(gateway.ports), len(gateway.addresses)), (1, 2))
+        self.assertEqual(gateway.connections, 2)
+
+    async def test_held(self) -> None:
+        """The port is there before the hub is ready, and says so."""
+        gateway, _ = self.serve_raw("tcp:0:interface=127.0.0.1")
+        gateway.hold()
+        tcp = TCP4ClientEndpoint(reactor, "127.0.0.1", gateway.port)
+        client = await self.raw(tcp)
+        self.assertEqual(await client.answered, "HTTP/1.1 503 Service Unavailable")
+        await client.closed
+        gateway.release()
+        self.assertIn("101", await (await self.raw(tcp)).answered)
+
+    async def test_outbox(self) -> None:
+        """What waits for an agent that does not read is measured where it waits."""
+        gateway, sessions = self.serve_raw("tcp:0:interface=127.0.0.1")
+        tcp = TCP4ClientEndpoint(reactor, "127.0.0.1", gateway.port)
+        client = await self.raw(tcp)
+        await client.answered
+        client.transport.pauseProducing()
+        (session,) = sessions
+        (connection,) = gateway.factory.connections
+        most = sent = 0
+        while not session.ended.called:
+            for _ in range(20):
+                session.connection.send(b"x" * 1000)
+                sent += 1000
+                transport = connection.transport
+                waiting = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+                most = max(most, waiting)
+            self.assertLess(sent, 100 << 20)
+            turn: Deferred[None] = Deferred()
+            reactor.callLater(0, turn.callback, None)
+            await turn
+        self.assertEqual(await session.ended, "the agent does not read")
+        self.assertGreater(most, 128 << 10)
+        self.assertLess(most, 260 << 10)
+
     async def test_other_path(self) -> None:
         agent = await self.agent(self.serve(), path="/elsewhere")
         error = await agent.wait_for_event("error")
@@ -156,7 +299,7 @@ class GatewaySocketsTests(TestCase):
         closed = await first.wait_for_event("close")
         self.assertEqual((closed["code"], closed["reason"]), (1000, "replaced_by_new_connection"))
         self.assertEqual(len(self.registry), 1)
-        self.assertEqual(self.listener.of("disconnected"), [])
+        self.assertEqual(self.listener.of("disconnected"), ["replaced by a newer connection"])
         self.assertEqual((await self.registry.send_command("agent-1", "ping", {})).result, "pong")
 
     async def test_drain(self) -> None:
@@ -171,11 +314,11 @@ class GatewaySocketsTests(TestCase):
 
     async def test_frozen(self) -> None:
         """A frozen agent is noticed by its silence, and does not hold up the end."""
-        gateway = self.serve(ping_interval=1.0, pong_timeout=1.0)
+        gateway = self.serve(ping_interval=1.0, idle_timeout=1.0)
         agent = await self.agent(gateway)
         await self.listener.next("authenticated")
         agent.signal("STOP")
-        self.assertIn("ping timeout", str(await self.listener.next("disconnected")))
+        self.assertIn("idle_timeout", str(await self.listener.next("disconnected")))
         await gateway.stopService()
 
     async def test_deaf(self) -> None:

@@ -39,9 +39,13 @@ class RegistryTestCase(SynchronousTestCase):
 class PresenceTests(RegistryTestCase):
     def test_comes_and_goes(self) -> None:
         _, session = self.connect()
+        agent = session.agent
         self.assertEqual(list(self.registry), [session])
+        self.assertIs(agent.session, session)
+        self.assertEqual((agent.connected_ms, agent.hostname), (NOW, "web-01"))
         session.connection_lost("closed by the agent: 1000")
         self.assertEqual(len(self.registry), 0)
+        self.assertEqual((agent.session, agent.connected_ms), (None, None))
         self.assertEqual(self.listener.names(), ["authenticated", "disconnected"])
 
     def test_unauthenticated(self) -> None:
@@ -68,9 +72,10 @@ class PresenceTests(RegistryTestCase):
         _, new = self.connect()
         old.connection_lost("closed by the hub: 1000 replaced_by_new_connection")
         self.assertEqual(list(self.registry), [new])
-        self.assertEqual(self.listener.of("disconnected"), [])
+        self.assertEqual(self.listener.of("disconnected"), ["replaced by a newer connection"])
+        self.assertEqual(self.listener.names()[1:], ["disconnected", "authenticated"])
         new.connection_lost("gone")
-        self.assertEqual(self.listener.of("disconnected"), ["gone"])
+        self.assertEqual(self.listener.of("disconnected")[1:], ["gone"])
 
     def test_an_impostor_replaces_nobody(self) -> None:
         """A session is replaced by one that authenticated, not by one that claims to."""
@@ -89,6 +94,22 @@ class PresenceTests(RegistryTestCase):
         self.assertNoResult(done)
         session.message_received(self.agent.result("ping", "pong"))
         self.successResultOf(done)
+
+    def test_clone(self) -> None:
+        """Two machines with one id replace each other for ever; that is noticed, and shown."""
+        self.connect()
+        for _ in range(5):
+            _, session = self.connect()
+            self.assertEqual(session.agent.state(NOW)[0], "online")
+        _, session = self.connect()
+        self.assertEqual(session.agent.state(NOW)[0], "clone")
+        self.assertEqual(session.agent.state(NOW + 300_000)[0], "online")
+
+    def test_close_session(self) -> None:
+        connection, _ = self.connect()
+        self.registry.close_session("agent-2", 1008, "revoked")
+        self.registry.close_session("agent-1", 1008, "revoked")
+        self.assertEqual(connection.closed, (1008, "revoked"))
 
     def test_agents_apart(self) -> None:
         connection, _ = self.connect()
@@ -186,7 +207,7 @@ class CommandTests(RegistryTestCase):
             done = self.ask(timeout=1.0)
             self.clock.advance(1.0)
             self.failureResultOf(done, CommandTimeoutError)
-        self.assertLessEqual(len(self.registry._present["agent-1"].waiting), 64)
+        self.assertLessEqual(len(self.session.pending._waiting), 64)
 
     def test_cancelled(self) -> None:
         done = self.ask()

@@ -7,7 +7,9 @@ import hmac
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from jetcamer.hub.session import AgentSession
+from jetcamer.hub.fleet import Fleet
+from jetcamer.hub.records import AgentRecord, RefusalRecord
+from jetcamer.hub.session import AgentSession, Policy, RateLimit
 from jetcamer.protocol.envelope import AuthPayload, CommandResultPayload, LogPayload, MetricsPayload
 from jetcamer.protocol.errors import ProtocolError
 from tests.hub.doubles import NOW, SECRETS, FakeConnection, RecordingListener, SealingAgent, keys
@@ -145,11 +147,36 @@ class RefusedTests(SessionTestCase):
         message = self.agent.auth()
         self.refused(message[:-4] + b'"}', 1008, "invalid_signature")
 
-    def test_old(self) -> None:
-        self.refused(self.agent.auth(ts=NOW - 300_001), 1008, "invalid_timestamp")
+    def test_clock_behind(self) -> None:
+        """An agent whose clock is wrong is told by how much, and is shown as that."""
+        self.session.message_received(self.agent.auth(ts=NOW - 412_000))
+        words = "412 s behind this clock"
+        self.assertEqual(self.connection.closed, (1008, f"invalid_timestamp: {words}"))
+        (refusal,) = self.listener.refusals
+        self.assertEqual((refusal.reason, refusal.words), ("invalid_timestamp", f"ts: {words}"))
+        agent = self.keys.get("agent-1")
+        agent.last_refusal = refusal
+        self.assertEqual(agent.state(NOW), ("clock_wrong", "clock wrong by 412 s (behind)"))
+        _, session = self.connect()
+        session.message_received(self.agent.auth())
+        self.assertIsNone(agent.skew_ms)
 
-    def test_from_the_future(self) -> None:
-        self.refused(self.agent.auth(ts=NOW + 300_001), 1008, "invalid_timestamp")
+    def test_clock_ahead(self) -> None:
+        self.session.message_received(self.agent.auth(ts=NOW + 300_001))
+        words = "invalid_timestamp: 300 s ahead of this clock"
+        self.assertEqual(self.connection.closed, (1008, words))
+        self.assertEqual(self.keys.get("agent-1").skew_ms, 300_001)
+
+    def test_a_forger_sets_no_clock(self) -> None:
+        """What is not signed by the agent says nothing of its clock."""
+        impostor = SealingAgent("agent-1", SECRETS["agent-2"])
+        self.refused(impostor.auth(ts=NOW - 412_000), 1008, "invalid_signature")
+        self.assertIsNone(self.keys.get("agent-1").skew_ms)
+
+    def test_ts_beyond_all_bounds(self) -> None:
+        message = self.agent.auth().replace(b'"ts":%d' % NOW, b'"ts":%d' % 10**30)
+        self.session.message_received(message)
+        self.assertEqual(self.connection.closed, (1008, "invalid_timestamp"))
 
     def test_edge_of_the_window(self) -> None:
         self.session.message_received(self.agent.auth(ts=NOW - 300_000))
@@ -167,6 +194,62 @@ class RefusedTests(SessionTestCase):
         self.session.message_received(auth)
         self.connection, self.session = self.connect()
         self.refused(auth, 1008, "replayed_nonce")
+
+    def test_who_and_whence(self) -> None:
+        """A refusal says who it claimed to be, from where, and which check failed."""
+        self.session = AgentSession(
+            self.connection,
+            self.keys,
+            self.listener,
+            lambda: self.now,
+            Policy(explain=lambda data, agent: f"{agent.agent_id} signed {len(data)} bytes"),
+        )
+        impostor = SealingAgent("agent-1", SECRETS["agent-2"])
+        message = impostor.auth()
+        self.session.message_received(message)
+        self.assertEqual(
+            self.listener.refusals,
+            [
+                RefusalRecord(
+                    ts_ms=NOW,
+                    agent_id="agent-1",
+                    address="192.0.2.7",
+                    reason="invalid_signature",
+                    words="signature: does not match the message: agent-1 signed"
+                    f" {len(message)} bytes",
+                )
+            ],
+        )
+
+    def test_rate(self) -> None:
+        """A burst, then so many a second; over all of an agent's connections."""
+        policy = Policy(RateLimit(per_second=10, burst=5))
+
+        def session() -> AgentSession:
+            return AgentSession(self.connection, self.keys, self.listener, lambda: self.now, policy)
+
+        self.session = session()
+        self.session.message_received(self.agent.auth())
+        for _ in range(4):
+            self.session.message_received(self.agent.metrics())
+        self.assertIsNone(self.connection.closed)
+        self.now += 100
+        self.session.message_received(self.agent.metrics(ts=self.now))
+        self.assertIsNone(self.connection.closed)
+        self.refused(self.agent.metrics(ts=self.now), 1008, "rate_limited")
+        self.connection = FakeConnection()
+        self.session = session()
+        self.refused(self.agent.auth(ts=self.now), 1008, "rate_limited")
+        # Time passes: no more than the burst comes together.
+        self.now += 3_600_000
+        self.connection = FakeConnection()
+        self.session = session()
+        self.agent.now = self.now
+        self.session.message_received(self.agent.auth())
+        for _ in range(4):
+            self.session.message_received(self.agent.metrics())
+        self.assertIsNone(self.connection.closed)
+        self.refused(self.agent.metrics(), 1008, "rate_limited")
 
     def test_changed_agent(self) -> None:
         """Not even with the right key."""
@@ -196,6 +279,60 @@ class RefusedTests(SessionTestCase):
         self.session.message_received(self.agent.auth())
         self.session.auth_overdue()
         self.assertIsNone(self.connection.closed)
+
+
+class KeyTests(SessionTestCase):
+    """Which of an agent's secrets is valid, also while it is connected."""
+
+    def test_rotation(self) -> None:
+        """Old and new are valid for a time; what a connection uses, its commands are signed
+        with."""
+        self.keys.set_secrets("agent-1", [("the new secret", None), (SECRETS["agent-1"], NOW)])
+        self.session.message_received(self.agent.auth())
+        self.session.send_command("ping", {})
+        self.assertEqual(len(self.connection.commands()), 1)
+        renewed = SealingAgent("agent-1", "the new secret")
+        self.session.message_received(renewed.metrics())
+        self.session.message_received(renewed.metrics())
+        self.session.send_command("ping", {})
+        sent = self.connection.sent[-1]
+        self.assertEqual(renewed.key.open(sent).type, "command")
+        self.assertIsNone(self.connection.closed)
+        self.keys.set_secrets("agent-1", [("the new secret", None)])
+        self.session.message_received(renewed.metrics())
+        self.assertEqual(len(self.listener.of("metrics")), 3)
+        self.refused(self.agent.metrics(), 1008, "invalid_signature")
+
+    def test_revoked(self) -> None:
+        self.session.message_received(self.agent.auth())
+        self.keys.revoke("agent-1", NOW)
+        self.refused(self.agent.metrics(), 1008, "unknown_agent")
+        self.connection, self.session = self.connect()
+        self.refused(self.agent.auth(), 1008, "unknown_agent")
+        self.assertEqual(self.keys.get("agent-1").state(NOW)[0], "revoked")
+
+    def test_shared_secret(self) -> None:
+        """Whoever knows it is who he says he is; he is known from then on, and marked."""
+        self.keys = Fleet(legacy_secret="shared by all")
+        self.connection, self.session = self.connect()
+        self.refused(SealingAgent("old-7", "guessed").auth(), 1008, "invalid_signature")
+        self.assertEqual(len(self.keys), 0)
+        self.connection, self.session = self.connect()
+        old = SealingAgent("old-7", "shared by all")
+        auth = old.auth()
+        self.session.message_received(auth)
+        self.session.message_received(old.metrics())
+        self.assertIsNone(self.connection.closed)
+        self.assertTrue(self.keys.get("old-7").legacy)
+        self.connection, self.session = self.connect()
+        self.refused(auth, 1008, "replayed_nonce")
+
+    def test_own_secret_before_the_shared_one(self) -> None:
+        self.keys = Fleet(legacy_secret="shared by all")
+        record = AgentRecord(agent_id="agent-1", created_ms=NOW)
+        self.keys.add(record, [(SECRETS["agent-1"], None)])
+        self.connection, self.session = self.connect()
+        self.refused(SealingAgent("agent-1", "shared by all").auth(), 1008, "invalid_signature")
 
 
 class EndTests(SessionTestCase):

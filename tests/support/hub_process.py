@@ -41,13 +41,13 @@ class Printer:
     """A `SessionListener` that prints."""
 
     def __init__(self) -> None:
-        self.numbers: dict[int, int] = {}
+        self.numbers: dict[object, int] = {}
 
     def say(self, event: str, **members: object) -> None:
         print(json.dumps({"event": event, **members}), flush=True)
 
     def number(self, session: object) -> int:
-        return self.numbers.setdefault(id(session), len(self.numbers) + 1)
+        return self.numbers.setdefault(session, len(self.numbers) + 1)
 
     def __getattr__(self, name: str) -> Any:
         def heard(session: object, envelope: Any, payload: object) -> None:
@@ -58,26 +58,27 @@ class Printer:
     def disconnected(self, session: object, words: str) -> None:
         self.say("disconnected", connection=self.number(session), words=words)
 
-    def refused(self, reason: str, peer: str) -> None:
-        self.say("refused", reason=reason)
+    def refused(self, refusal: Any) -> None:
+        self.say("refused", reason=refusal.reason)
 
 
 def main() -> None:
     from twisted.internet import reactor
 
-    from jetcamer.hub.gateway import Gateway, wall_clock_ms
-    from jetcamer.hub.keys import StaticKeyRing
+    from jetcamer.daemon.clock import wall_clock_ms
+    from jetcamer.hub.gateway import Gateway
     from jetcamer.hub.registry import AgentRegistry
     from jetcamer.hub.session import AgentSession
+    from tests.hub.doubles import keys
 
     port, cert, key, agent_id, secret = sys.argv[1:]
     printer = Printer()
     registry = AgentRegistry(reactor, printer)
-    keys = StaticKeyRing({agent_id: secret})
+    fleet = keys({agent_id: secret})
     gateway = Gateway(
         reactor,
         f"ssl:{port}:interface=127.0.0.1:certKey={cert}:privateKey={key}",
-        lambda connection: AgentSession(connection, keys, registry, wall_clock_ms),
+        lambda connection: AgentSession(connection, fleet, registry, wall_clock_ms),
     )
     gateway.startService()
     printer.say("listening", port=gateway.port)

@@ -1,0 +1,220 @@
+"""Every agent that the hub knows, in memory: by which keys, since when, and how it is.
+
+In: what the store remembers, and what sessions find out. Out: the `Agent` a message is verified
+against, at once, and its state in words. The memory of messages seen lives here, with the keys and
+not in a session, so that a recorded `auth` cannot open a second one. Never hands out a secret.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from jetcamer.hub.records import AgentRecord, RefusalRecord
+from jetcamer.protocol.envelope import AuthPayload, MetricsPayload
+from jetcamer.protocol.replay import ReplayGuard
+from jetcamer.protocol.signing import SigningKey
+
+if TYPE_CHECKING:
+    from jetcamer.hub.session import AgentSession
+
+State = Literal["online", "offline", "clock_wrong", "clone", "refused", "revoked", "never_seen"]
+
+#: More replacements than this within `_CLONE_SPAN_MS` are two machines with one id.
+CLONE_REPLACEMENTS = 5
+_CLONE_SPAN_MS = 60_000
+#: A clone is shown until it has been quiet for this long.
+_CLONE_MEMORY_MS = 300_000
+
+#: Agents that came with the shared secret and were never written down. A stranger who knows that
+#: secret may choose ids as he likes.
+_MOST_LEGACY = 100_000
+
+
+class Agent:
+    """One agent that is known. Its slots are for reading; sessions and the registry write them.
+
+    Times are Unix milliseconds by the hub's clock.
+    """
+
+    __slots__ = (
+        "address",
+        "agent_id",
+        "capabilities",
+        "clone_seen_ms",
+        "connected_ms",
+        "created_ms",
+        "hostname",
+        "keys",
+        "last_refusal",
+        "last_seen_ms",
+        "legacy",
+        "metrics",
+        "metrics_ms",
+        "rate_ms",
+        "replaced_ms",
+        "replay",
+        "retired",
+        "revoked_ms",
+        "session",
+        "skew_ms",
+        "version",
+    )
+
+    def __init__(self, record: AgentRecord, keys: tuple[SigningKey, ...]) -> None:
+        self.agent_id = record.agent_id
+        #: Those that verify its messages, the newest first.
+        self.keys = keys
+        #: Those that did until lately: to tell an agent that still uses one what is wrong.
+        self.retired: tuple[SigningKey, ...] = ()
+        self.replay = ReplayGuard(floor=record.replay_floor_ms)
+        self.legacy = record.legacy
+        self.created_ms = record.created_ms
+        self.revoked_ms = record.revoked_ms
+        self.hostname = record.hostname
+        self.version = record.version
+        self.capabilities = record.capabilities
+        self.address = record.address
+        self.last_seen_ms = record.last_seen_ms
+        #: The one that is open and authenticated, if any is.
+        self.session: AgentSession | None = None
+        self.connected_ms: int | None = None
+        self.metrics: MetricsPayload | None = None
+        self.metrics_ms: int | None = None
+        #: How far its clock was ahead when a message was refused for that; None since one was not.
+        self.skew_ms: int | None = None
+        self.last_refusal: RefusalRecord | None = None
+        #: When the messages so far would have come at the sustained rate (`RateLimit`).
+        self.rate_ms = 0.0
+        self.replaced_ms: deque[int] | None = None
+        self.clone_seen_ms: int | None = None
+
+    def describe(self, auth: AuthPayload, address: str) -> None:
+        """What it says of itself with `auth`."""
+        self.hostname = auth.hostname
+        self.version = auth.version
+        self.capabilities = auth.capabilities
+        self.address = address
+
+    def replaced(self, now_ms: int) -> bool:
+        """A newer session took the place of an open one; True where that looks like a clone."""
+        times = self.replaced_ms
+        if times is None:
+            times = self.replaced_ms = deque(maxlen=CLONE_REPLACEMENTS + 1)
+        times.append(now_ms)
+        if len(times) <= CLONE_REPLACEMENTS or now_ms - times[0] > _CLONE_SPAN_MS:
+            return False
+        self.clone_seen_ms = now_ms
+        return True
+
+    def is_clone(self, now_ms: int) -> bool:
+        seen = self.clone_seen_ms
+        return seen is not None and now_ms - seen < _CLONE_MEMORY_MS
+
+    def state(self, now_ms: int) -> tuple[State, str]:
+        """How it is, as one word and in words for a person."""
+        if self.revoked_ms is not None:
+            return "revoked", "revoked: its messages are not accepted"
+        if self.is_clone(now_ms):
+            return "clone", "two machines connect with this id and replace each other"
+        if self.session is not None:
+            return "online", "online"
+        refusal = self.last_refusal
+        if refusal is not None and refusal.ts_ms >= (self.last_seen_ms or 0):
+            if self.skew_ms is not None:
+                seconds = round(abs(self.skew_ms) / 1000)
+                side = "ahead" if self.skew_ms > 0 else "behind"
+                return "clock_wrong", f"clock wrong by {seconds} s ({side})"
+            return "refused", f"refused: {refusal.words}"
+        if self.last_seen_ms is None:
+            return "never_seen", "has never connected"
+        return "offline", "not connected"
+
+    def record(self) -> AgentRecord:
+        """What the store keeps of it."""
+        return AgentRecord(
+            agent_id=self.agent_id,
+            created_ms=self.created_ms,
+            legacy=self.legacy,
+            revoked_ms=self.revoked_ms,
+            hostname=self.hostname,
+            version=self.version,
+            capabilities=self.capabilities,
+            address=self.address,
+            last_seen_ms=self.last_seen_ms,
+            replay_floor_ms=self.replay.high,
+        )
+
+
+class Fleet:
+    """The agents that are known, by id.
+
+    :param legacy_secret: the secret that every agent without one of its own may use; None: none.
+    """
+
+    def __init__(self, *, legacy_secret: str | None = None) -> None:
+        self._agents: dict[str, Agent] = {}
+        self._legacy = () if legacy_secret is None else (SigningKey(legacy_secret),)
+
+    def __len__(self) -> int:
+        return len(self._agents)
+
+    def __iter__(self) -> Iterator[Agent]:
+        """In the order in which they became known."""
+        return iter([*self._agents.values()])
+
+    def get(self, agent_id: str) -> Agent | None:
+        """Also one that was revoked."""
+        return self._agents.get(agent_id)
+
+    def keys_by_name(self, agent: Agent) -> dict[str, SigningKey]:
+        """Every key that a message of `agent` may have been signed with, by its name for a
+        person, whether it is valid or not."""
+        names = ["its secret", *(f"its older secret {n}" for n in range(1, len(agent.keys)))]
+        named = dict(zip(names, agent.keys, strict=True)) if agent.keys else {}
+        for key in agent.retired:
+            named.setdefault("a secret that it no longer has", key)
+        for key in self._legacy:
+            named.setdefault("the shared secret", key)
+        return named
+
+    def find(self, agent_id: str, now_ms: int = 0) -> Agent | None:
+        """The agent whose messages may be verified; None for a stranger and for a revoked one.
+
+        Under the shared secret a stranger gets an `Agent` that the fleet does not know yet: see
+        `admit`.
+        """
+        agent = self._agents.get(agent_id)
+        if agent is not None:
+            return agent if agent.revoked_ms is None and agent.keys else None
+        if not self._legacy or len(self._agents) >= _MOST_LEGACY:
+            return None
+        record = AgentRecord(agent_id=agent_id, created_ms=now_ms, legacy=True)
+        return Agent(record, self._legacy)
+
+    def admit(self, agent: Agent) -> Agent:
+        """A message of `agent` has verified: from now on it is known. Returns the known one."""
+        return self._agents.setdefault(agent.agent_id, agent)
+
+    def add(self, record: AgentRecord, secrets: Sequence[tuple[str, int | None]] = ()) -> Agent:
+        """Know an agent, with its secrets, newest first, and until when each is valid (ms)."""
+        keys = tuple(SigningKey(secret) for secret, _ in secrets)
+        agent = Agent(record, keys or (self._legacy if record.legacy else ()))
+        self._agents[record.agent_id] = agent
+        return agent
+
+    def set_secrets(self, agent_id: str, secrets: Sequence[tuple[str, int | None]]) -> None:
+        """These, and no others, are valid from now on; also for a connection that is open."""
+        agent = self._agents[agent_id]
+        keys = tuple(SigningKey(secret) for secret, _ in secrets)
+        valid = {key.sign(b"") for key in keys}
+        agent.retired = tuple(key for key in agent.keys if key.sign(b"") not in valid)[:2]
+        agent.keys = keys
+        agent.legacy = False
+
+    def revoke(self, agent_id: str, revoked_ms: int | None) -> None:
+        agent = self._agents[agent_id]
+        agent.revoked_ms = revoked_ms
+        if revoked_ms is not None:
+            agent.keys = ()

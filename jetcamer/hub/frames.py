@@ -1,0 +1,100 @@
+"""Received bytes → the payloads of whole text messages: the one shape of frame that agents send.
+
+In: bytes that begin where a frame begins, outside any message (RFC 6455, 5.2). Out: one payload at
+a time, unmasked, known to be UTF-8. A frame that is complete, final, masked, unfragmented text, of
+up to 64 KiB and as short in form as its length allows is taken; for anything else, whether it is
+another kind of frame or a fault, the answer is None and the bytes are for the full parser. It
+never judges: what is not taken here is not therefore wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+#: Payload bytes of the longest frame that is taken: what the 16-bit form of the length can say.
+LONGEST = 0xFFFF
+
+#: A frame that is not whole yet is waited for up to this length, its header included, and the
+#: full parser spared. Beyond it, joining each read to what came before would cost more.
+_LONGEST_AWAITED = 4096
+
+_FINAL_TEXT = 0x81
+_MASKED = 0x80
+_LENGTH_16, _LENGTH_64 = _MASKED | 126, _MASKED | 127
+_HEAD, _HEAD_16 = 2 + 4, 4 + 4  # bytes before the payload, the mask being the last four
+
+
+def xor_mask(data: bytes, mask: bytes) -> bytes:
+    """`data` with the 4 bytes of `mask` laid over it again and again. Its own inverse."""
+    size = len(data)
+    pattern = (mask * (size // 4 + 1))[:size]
+    mixed = int.from_bytes(data, "little") ^ int.from_bytes(pattern, "little")
+    return mixed.to_bytes(size, "little")
+
+
+def _fastest_mask() -> Callable[[bytes, bytes], bytes]:
+    """The C routine where `websockets` is installed, with its own speedups built."""
+    try:
+        from websockets.speedups import apply_mask
+    except ImportError:
+        return xor_mask
+    return apply_mask
+
+
+unmask = _fastest_mask()
+
+
+def text_frame(data: bytes, at: int, longest: int) -> tuple[bytes, int] | None:
+    """The payload of the text frame at `at`, and where the next frame begins; None: not ours.
+
+    :param longest: payload bytes, at most `LONGEST`.
+    """
+    size = len(data)
+    if size - at < _HEAD or data[at] != _FINAL_TEXT:
+        return None
+    length = data[at + 1]
+    if length < _LENGTH_16:
+        begin = at + _HEAD
+        length -= _MASKED
+        if length < 0:
+            return None  # not masked
+    elif length == _LENGTH_16:
+        begin = at + _HEAD_16
+        length = data[at + 2] << 8 | data[at + 3]
+        if length < 126:
+            return None  # would have fitted into the short form
+    else:
+        return None
+    end = begin + length
+    if end > size or length > longest:
+        return None
+    payload = unmask(data[begin:end], data[begin - 4 : begin])
+    if not payload.isascii():
+        try:
+            payload.decode()
+        except UnicodeDecodeError:
+            return None
+    return payload, end
+
+
+def is_awaited(data: bytes, longest: int) -> bool:
+    """Whether `data`, which `text_frame` did not take, may be the beginning of a short frame that
+    it will take once the rest is there."""
+    size = len(data)
+    if not size or data[0] != _FINAL_TEXT:
+        return False
+    if size == 1:
+        return True
+    length = data[1]
+    if length < _MASKED or length == _LENGTH_64:
+        return False
+    if length < _LENGTH_16:
+        end = _HEAD + length - _MASKED
+    elif size < 4:
+        return True
+    else:
+        length = data[2] << 8 | data[3]
+        if length < 126 or length > longest:
+            return False
+        end = _HEAD_16 + length
+    return size < end <= _LONGEST_AWAITED
