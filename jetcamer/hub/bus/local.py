@@ -1,0 +1,157 @@
+"""Events within this process: published once, heard by many, the last ones kept for a while.
+
+In: what was acted upon. Out: calls of those who subscribed, in order; and what somebody missed who
+knows the last event he heard. An event becomes text only when somebody listens. Never waits for a
+subscriber, and one that raises costs nobody else anything.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import Literal
+
+import msgspec
+from twisted.logger import Logger
+
+_log = Logger()
+
+Kind = Literal["agent", "metrics", "log", "command", "refusal"]
+
+#: Events kept for those who come back, and the bytes of text that they may hold, about.
+KEPT_EVENTS = 10_000
+KEPT_BYTES = 8 << 20
+
+#: What one event is taken to weigh besides the text that it carries.
+_WEIGHT = 200
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened. `data` is the JSON text of an object, whose first two members are
+    ``agentId`` and ``ts``."""
+
+    #: ``<epoch>-<number>``: the epoch is another in each run of the hub.
+    event_id: str
+    kind: Kind
+    agent_id: str | None
+    ts_ms: int
+    data: bytes
+
+
+class _Kept:
+    __slots__ = ("agent_id", "data", "kind", "number", "ts_ms", "weight")
+
+    def __init__(
+        self, number: int, kind: Kind, agent_id: str | None, ts_ms: int, data: object, weight: int
+    ) -> None:
+        self.number = number
+        self.kind = kind
+        self.agent_id = agent_id
+        self.ts_ms = ts_ms
+        self.data = data
+        self.weight = weight
+
+
+class _Subscription:
+    __slots__ = ("agent_ids", "kinds", "receiver")
+
+    def __init__(
+        self,
+        receiver: Callable[[Event], None],
+        kinds: Collection[str] | None,
+        agent_ids: Collection[str] | None,
+    ) -> None:
+        self.receiver = receiver
+        self.kinds = None if kinds is None else frozenset(kinds)
+        self.agent_ids = None if agent_ids is None else frozenset(agent_ids)
+
+    def wants(self, kept: _Kept) -> bool:
+        return (self.kinds is None or kept.kind in self.kinds) and (
+            self.agent_ids is None or kept.agent_id in self.agent_ids
+        )
+
+
+class LocalBus:
+    """The bus of a hub that is one process.
+
+    :param epoch: tells this run's events from another's; random where left out.
+    """
+
+    def __init__(self, epoch: str | None = None) -> None:
+        self._epoch = secrets.token_hex(4) if epoch is None else epoch
+        self._number = 0
+        self._kept: deque[_Kept] = deque()
+        self._weight = 0
+        self._subscriptions: list[_Subscription] = []
+
+    @property
+    def last_event_id(self) -> str:
+        """That of the newest event; of a number that no event has, before the first."""
+        return f"{self._epoch}-{self._number}"
+
+    def publish(
+        self, kind: Kind, agent_id: str | None, ts_ms: int, data: object, text: int = 0
+    ) -> None:
+        """Tell it.
+
+        :param data: what msgspec can write as a JSON object, without ``agentId`` and ``ts``; not to
+            be changed any more.
+        :param text: characters of text that it carries, about.
+        """
+        self._number += 1
+        kept = _Kept(self._number, kind, agent_id, ts_ms, data, _WEIGHT + text)
+        self._kept.append(kept)
+        self._weight += kept.weight
+        while self._weight > KEPT_BYTES or len(self._kept) > KEPT_EVENTS:
+            self._weight -= self._kept.popleft().weight
+        if not self._subscriptions:
+            return
+        event: Event | None = None
+        for subscription in [*self._subscriptions]:
+            if not subscription.wants(kept):
+                continue
+            event = self._event(kept) if event is None else event
+            try:
+                subscription.receiver(event)
+            except Exception:
+                _log.failure("[hub] an event could not be delivered")
+
+    def subscribe(
+        self,
+        receiver: Callable[[Event], None],
+        *,
+        kinds: Collection[str] | None = None,
+        agent_ids: Collection[str] | None = None,
+    ) -> Callable[[], None]:
+        """Call `receiver` with each event of these kinds and agents; returns what ends that."""
+        subscription = _Subscription(receiver, kinds, agent_ids)
+        self._subscriptions.append(subscription)
+
+        def unsubscribe() -> None:
+            if subscription in self._subscriptions:
+                self._subscriptions.remove(subscription)
+
+        return unsubscribe
+
+    def since(self, event_id: str) -> list[Event] | None:
+        """What came after that event; None where it is not known any more, or never was."""
+        epoch, _, digits = event_id.rpartition("-")
+        if epoch != self._epoch or not (digits.isascii() and digits.isdecimal()):
+            return None
+        number = int(digits[:18])
+        first = self._kept[0].number if self._kept else self._number + 1
+        if not first - 1 <= number <= self._number:
+            return None
+        return [self._event(kept) for kept in self._kept if kept.number > number]
+
+    def _event(self, kept: _Kept) -> Event:
+        head = msgspec.json.encode({"agentId": kept.agent_id, "ts": kept.ts_ms})
+        data = msgspec.json.encode(kept.data)
+        return Event(
+            event_id=f"{self._epoch}-{kept.number}",
+            kind=kept.kind,
+            agent_id=kept.agent_id,
+            ts_ms=kept.ts_ms,
+            data=head if data == b"{}" else head[:-1] + b"," + data[1:],
+        )

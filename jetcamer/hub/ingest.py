@@ -1,0 +1,255 @@
+"""A verified message → the store and the bus; a refusal → where an operator finds it.
+
+In: the events of the registry. Out: facts for the store, events for the bus, counters. What is
+done here is done for every message, so nothing here waits, formats or logs one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+from twisted.internet.interfaces import IReactorTime
+
+from jetcamer.hub.bus.local import LocalBus
+from jetcamer.hub.fleet import Agent, Fleet
+from jetcamer.hub.records import RefusalRecord
+from jetcamer.hub.refusals import Refusals
+from jetcamer.hub.session import AgentSession, SessionListener
+from jetcamer.hub.store.interface import Store
+from jetcamer.net.timers import RepeatingTimer
+from jetcamer.protocol.envelope import (
+    AuthPayload,
+    CommandResultPayload,
+    Envelope,
+    HeartbeatPayload,
+    LogPayload,
+    MetricsPayload,
+)
+
+#: How often it is written down who was heard. Seconds.
+SEEN_INTERVAL = 1.0
+
+#: While the hub runs, the floor under an agent's `ts` is written down this far ahead, so that a
+#: message that came after the last writing before a crash cannot be played again after it.
+#: Milliseconds; more than the time between two writings.
+FLOOR_RESERVE_MS = 2_000
+
+#: Refusals that look like somebody trying.
+_OFFENCES = frozenset({"invalid_signature", "unknown_agent"})
+
+
+class LogEvent(msgspec.Struct, frozen=True, rename="camel"):
+    """A line of an agent's log, as the bus tells it."""
+
+    level: str
+    message: str
+    source: str | None
+    received_ms: int
+    event: msgspec.Raw | None = None
+
+
+class PresenceEvent(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """An agent came, went or was replaced, as the bus tells it."""
+
+    state: str
+    address: str = ""
+    hostname: str = ""
+    version: str = ""
+    words: str = ""
+
+
+class RefusalEvent(msgspec.Struct, frozen=True, rename="camel"):
+    address: str
+    reason: str
+    words: str
+
+
+class CommandsHear(Protocol):
+    """What `Commands` is told."""
+
+    def agent_arrived(self, agent_id: str) -> None: ...
+
+
+class Offended(Protocol):
+    """Who keeps count of strangers that try."""
+
+    def offended(self, address: str) -> None: ...
+
+
+class _Log(msgspec.Struct, gc=False):
+    """What a log line's payload may carry beside the members that every peer sends."""
+
+    event: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_LOG = msgspec.json.Decoder(_Log)
+
+
+class Ingest:
+    """The registry's listener.
+
+    :param extra: hears every event after it has been dealt with here.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        *,
+        fleet: Fleet,
+        store: Store,
+        bus: LocalBus,
+        refusals: Refusals,
+        offenders: Offended,
+        now_ms: Callable[[], int],
+        extra: SessionListener | None = None,
+    ) -> None:
+        self._fleet = fleet
+        self._store = store
+        self._bus = bus
+        self._refusals = refusals
+        self._offenders = offenders
+        self._now_ms = now_ms
+        self._extra = extra
+        #: Told which agents come; set by whoever composes.
+        self.commands: CommandsHear | None = None
+        #: Verified messages by type, since the start.
+        self.messages = {"auth": 0, "metrics": 0, "heartbeat": 0, "log": 0, "command_result": 0}
+        self._written_ms = 0
+        self._timer = RepeatingTimer(clock, SEEN_INTERVAL, self._write_seen, name="[hub] last seen")
+
+    def start(self) -> None:
+        self._timer.start()
+
+    def stop(self) -> None:
+        """Write down who was heard, to the message: no more will come."""
+        self._timer.stop()
+        self._write_seen(reserve=0, everyone=True)
+
+    # SessionListener
+
+    def authenticated(
+        self, session: AgentSession, envelope: Envelope, payload: AuthPayload
+    ) -> None:
+        self.messages["auth"] += 1
+        agent = session.agent
+        assert agent is not None
+        now = session.last_seen_ms
+        if not session.record_id:
+            session.record_id = self._store.session_started(agent.record(), session.peer, now)
+            self._write_seen_of([agent], FLOOR_RESERVE_MS)
+        self._bus.publish(
+            "agent",
+            agent.agent_id,
+            now,
+            PresenceEvent("online", agent.address, agent.hostname, agent.version),
+        )
+        if self._extra is not None:
+            self._extra.authenticated(session, envelope, payload)
+        if self.commands is not None:
+            self.commands.agent_arrived(agent.agent_id)
+
+    def metrics(self, session: AgentSession, envelope: Envelope, payload: MetricsPayload) -> None:
+        self.messages["metrics"] += 1
+        agent_id, now = envelope.agent_id, session.last_seen_ms
+        self._store.add_metrics(
+            agent_id, now, payload.cpu_percent, payload.mem_percent, payload.disk_usage
+        )
+        self._bus.publish("metrics", agent_id, now, payload)
+        if self._extra is not None:
+            self._extra.metrics(session, envelope, payload)
+
+    def heartbeat(
+        self, session: AgentSession, envelope: Envelope, payload: HeartbeatPayload
+    ) -> None:
+        self.messages["heartbeat"] += 1
+        if self._extra is not None:
+            self._extra.heartbeat(session, envelope, payload)
+
+    def log(self, session: AgentSession, envelope: Envelope, payload: LogPayload) -> None:
+        self.messages["log"] += 1
+        agent_id, now = envelope.agent_id, session.last_seen_ms
+        event = _event(envelope)
+        text = None if event is None else bytes(event).decode()
+        self._store.add_log(
+            agent_id, now, envelope.ts, payload.level, payload.message, payload.source, text
+        )
+        self._bus.publish(
+            "log",
+            agent_id,
+            envelope.ts,
+            LogEvent(payload.level, payload.message, payload.source, now, event),
+            len(envelope.payload),
+        )
+        if self._extra is not None:
+            self._extra.log(session, envelope, payload)
+
+    def command_result(
+        self, session: AgentSession, envelope: Envelope, payload: CommandResultPayload
+    ) -> None:
+        """Counted; what it says goes to whoever waits for it."""
+        self.messages["command_result"] += 1
+        if self._extra is not None:
+            self._extra.command_result(session, envelope, payload)
+
+    def disconnected(self, session: AgentSession, words: str) -> None:
+        agent = session.agent
+        assert agent is not None
+        now = self._now_ms()
+        self._store.session_ended(session.record_id, now, words, session.verified, session.refused)
+        is_gone = agent.session is None
+        if is_gone:
+            self._write_seen_of([agent], reserve=0)
+        self._bus.publish(
+            "agent",
+            agent.agent_id,
+            now,
+            PresenceEvent("offline" if is_gone else "replaced", session.address, words=words),
+        )
+        if self._extra is not None:
+            self._extra.disconnected(session, words)
+
+    def refused(self, refusal: RefusalRecord) -> None:
+        self._refusals.add(refusal)
+        self._store.add_refusal(refusal)
+        agent = self._fleet.get(refusal.agent_id) if refusal.agent_id is not None else None
+        if agent is not None:
+            agent.last_refusal = refusal
+        self._bus.publish(
+            "refusal",
+            refusal.agent_id,
+            refusal.ts_ms,
+            RefusalEvent(refusal.address, refusal.reason, refusal.words),
+            len(refusal.words),
+        )
+        if refusal.reason in _OFFENCES:
+            self._offenders.offended(refusal.address)
+        if self._extra is not None:
+            self._extra.refused(refusal)
+
+    # Who was heard, and up to which message.
+
+    def _write_seen(self, *, reserve: int = FLOOR_RESERVE_MS, everyone: bool = False) -> None:
+        since = 0 if everyone else self._written_ms
+        self._written_ms = self._now_ms()
+        heard = [agent for agent in self._fleet if (agent.last_seen_ms or -1) >= since]
+        self._write_seen_of(heard, reserve)
+
+    def _write_seen_of(self, agents: list[Agent], reserve: int) -> None:
+        seen = [
+            (agent.agent_id, agent.last_seen_ms, agent.replay.high + reserve)
+            for agent in agents
+            if agent.last_seen_ms is not None and agent.replay.high is not None
+        ]
+        if seen:
+            self._store.seen(seen)
+
+
+def _event(envelope: Envelope) -> msgspec.Raw | None:
+    """The JSON text of a log line's `event`; None where there is none that can be kept."""
+    try:
+        event = _LOG.decode(envelope.payload).event
+    except msgspec.MsgspecError:  # an escape of half a character, somewhere
+        return None
+    return event if bytes(event).startswith(b"{") else None
