@@ -2,7 +2,8 @@
 
 In: bytes of anybody. Out: whole requests, given to the site's `Routes`. No client may hold memory
 or a connection for longer than the `Limits` say: `twisted.web` has no limit on a body, and its
-timeout begins anew with every byte.
+timeout begins anew with every byte. A stream (`net/http_stream.py`) has no deadline, but it is one
+of the connections, and there is a limit on streams.
 """
 
 # The HTTP parser of Twisted is not annotated.
@@ -11,7 +12,7 @@ timeout begins anew with every byte.
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -28,6 +29,9 @@ from twisted.web.http import RESPONSES, HTTPChannel, HTTPFactory, Request
 from zope.interface import implementer
 
 from jetcamer.net.http import HTTPError, Routes, header_lines
+
+if TYPE_CHECKING:
+    from jetcamer.net.http_stream import EventStream
 
 log = Logger()
 
@@ -46,6 +50,7 @@ class Limits(msgspec.Struct, frozen=True):
     body: int = 64 * 1024  #: bytes of a request's body
     seconds: float = 10.0  #: for one whole request to arrive, and between two requests
     connections: int = 64  #: open at the same time; more are closed at once
+    streams: int = 16  #: answers without an end, of the connections
 
 
 class JSONRequest(Request):
@@ -82,6 +87,8 @@ class JSONChannel(HTTPChannel):
 
     factory: JSONSite
     transport: Any
+    #: The answer without an end that is being given, set by itself.
+    stream: EventStream | None = None
     _timer: IDelayedCall | None = None
     #: The last answer is on its way; what still comes in is thrown away.
     _ended = False
@@ -110,7 +117,10 @@ class JSONChannel(HTTPChannel):
         One that has closed its socket looks the same, up to the first write to it.
         """
         self._all_said = True
-        if self._ended:
+        if self.stream is not None:
+            # Readers of events do not close one half; this one has left.
+            self.end()
+        elif self._ended:
             self.loseConnection()
         elif not self._handlingRequest:
             self.end()
@@ -123,6 +133,8 @@ class JSONChannel(HTTPChannel):
         self._arm(within)
         if not self._ended:
             self._ended = True
+            if self.stream is not None:
+                self.stream.close()
             self.loseConnection()
 
     def refuse(self, error: HTTPError) -> None:
@@ -226,6 +238,7 @@ class JSONSite(HTTPFactory):
         self.routes = routes
         self.limits = Limits() if limits is None else limits
         self.channels: set[JSONChannel] = set()
+        self.streams: set[EventStream] = set()
         self._full = False
         self._closed: Deferred[None] | None = None
 

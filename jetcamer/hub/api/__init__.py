@@ -1,0 +1,1 @@
+"""The hub's HTTP API: JSON, events and figures, for people, programs and Prometheus."""
