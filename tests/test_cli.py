@@ -24,6 +24,7 @@ from jetcamer import __version__
 from jetcamer.cli import main
 from jetcamer.cli.demo_view import DemoView
 from jetcamer.cli.terminal import Terminal
+from jetcamer.hub.records import RefusalRecord
 from jetcamer.hub.registry import CommandTimeoutError
 from jetcamer.protocol.envelope import (
     AuthPayload,
@@ -286,7 +287,7 @@ class DemoViewTests(SynchronousTestCase):
 
     def test_ascii(self) -> None:
         self.show(FakeStream(encoding="ascii"))
-        self.view.listening("ws://127.0.0.1:1/agent")
+        self.view.listening("ws://127.0.0.1:1/agent", "http://127.0.0.1:2", "jc_t", "jetcamer")
         self.authenticate()
         self.metrics(1.0, 2.0, 3.0)
         self.assertTrue(self.stream.getvalue().isascii())
@@ -346,8 +347,17 @@ class DemoViewTests(SynchronousTestCase):
         self.assertEqual(self.last(), "demo  left: closed by the agent: 1000")
 
     def test_refused(self) -> None:
-        self.view.refused("invalid_signature", "127.0.0.1:4")
-        self.assertIn("refused a message from 127.0.0.1:4: invalid_signature", self.last())
+        self.view.refused(
+            RefusalRecord(
+                ts_ms=0,
+                agent_id="web-1",
+                address="192.0.2.4",
+                reason="invalid_signature",
+                words="signed with another secret",
+            )
+        )
+        words = "refused a message from 192.0.2.4: invalid_signature: signed with another secret"
+        self.assertIn(words, self.last())
 
     def test_nobody_reads(self) -> None:
         """Told once; everything after it is quiet."""
@@ -445,6 +455,8 @@ class DemoTests(TestCase):
         await demo.wait_for(lambda line: "verified, 0" in line)
         plain = [re.sub(r"\x1b\[\d*m", "", line) for line in demo.events]
         self.assertNotEqual(plain, demo.events)
-        self.assertLessEqual(max(map(len, plain)), 40)
+        to_copy = [line for line in plain if "JETCAMER_HUB" in line]
+        self.assertEqual(len(to_copy), 2)
+        self.assertLessEqual(max(len(line) for line in plain if line not in to_copy), 40)
         await demo.when_ended()
         self.assertEqual(demo.exit_code, 0)

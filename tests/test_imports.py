@@ -74,14 +74,29 @@ class ImportRulesTests(SynchronousTestCase):
                     names = [alias.name for alias in node.names]
                     self.assertNotIn("reactor", names, str(path))
 
-    def test_the_plugin_file_holds_service_makers_only(self) -> None:
-        tree = ast.parse((ROOT / "twisted/plugins/jetcamer_plugin.py").read_text("utf-8"))
+    def test_the_plugin_file_names_services_and_a_reactor_and_does_nothing(self) -> None:
+        path = ROOT / "twisted/plugins/jetcamer_plugin.py"
         self.assertEqual(
-            imports(ROOT / "twisted/plugins/jetcamer_plugin.py"),
-            {"twisted.application.service", "twisted.application.service.ServiceMaker"},
+            imports(path),
+            {
+                "twisted.application.reactors",
+                "twisted.application.reactors.Reactor",
+                "twisted.application.service",
+                "twisted.application.service.ServiceMaker",
+            },
         )
-        for node in tree.body:
-            self.assertIsInstance(node, ast.Expr | ast.ImportFrom | ast.Assign)
+        docstring, *statements = ast.parse(path.read_text("utf-8")).body
+        self.assertIsInstance(docstring, ast.Expr)
+        makers = []
+        for node in statements:
+            self.assertIsInstance(node, ast.ImportFrom | ast.Assign)
+            if isinstance(node, ast.Assign):
+                assert isinstance(node.value, ast.Call)
+                assert isinstance(node.value.func, ast.Name)
+                makers.append(node.value.func.id)
+                for argument in node.value.args:
+                    self.assertIsInstance(argument, ast.Constant)
+        self.assertEqual(makers, ["ServiceMaker", "ServiceMaker", "Reactor"])
 
     def test_the_version_is_written_once(self) -> None:
         holders = [

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import secrets
 import sys
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogBeginner
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from jetcamer.agent.config import AgentConfig
@@ -24,10 +24,6 @@ from jetcamer.agent.service import build_agent
 from jetcamer.cli.demo_view import DemoView
 from jetcamer.cli.terminal import Terminal
 from jetcamer.daemon.clock import use_monotonic_time
-from jetcamer.hub.gateway import Gateway, wall_clock_ms
-from jetcamer.hub.keys import StaticKeyRing
-from jetcamer.hub.registry import AgentRegistry
-from jetcamer.hub.session import AgentSession
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,27 +97,40 @@ class Demo:
         return int(self._failed or (ends_by_itself and not self.view.complete))
 
     def _start(self, folder: str) -> None:
-        try:
-            self._start_services(folder)
-        except Exception as error:
+        def cannot(failure: Failure) -> None:
             self._failed = True
-            self.view.problem(f"the demo cannot start: {error}")
+            self.view.problem(f"the demo cannot start: {failure.getErrorMessage()}")
             self._end()
 
-    def _start_services(self, folder: str) -> None:
-        secret = secrets.token_urlsafe(32)
-        keys = StaticKeyRing({AGENT_ID: secret})
-        registry = AgentRegistry(self._reactor, self.view)
-        self.view.ask = registry.send_command
-        gateway = Gateway(
-            self._reactor,
-            "tcp:0:interface=127.0.0.1",
-            lambda connection: AgentSession(connection, keys, registry, wall_clock_ms),
+        Deferred.fromCoroutine(self._start_services(folder)).addErrback(cannot)
+
+    async def _start_services(self, folder: str) -> None:
+        try:
+            from jetcamer.hub.config import HubConfig
+            from jetcamer.hub.service import build_hub
+        except ModuleNotFoundError as error:
+            words = f"{error.name} is not installed; pip install 'jetcamer[hub]' brings it"
+            raise RuntimeError(words) from None
+        tokens: list[str] = []
+        hub = build_hub(
+            HubConfig(
+                listen=("tcp:0:interface=127.0.0.1",),
+                api_listen=("tcp:0:interface=127.0.0.1",),
+                state_dir=os.path.join(folder, "hub"),
+                drain_seconds=0.0,
+            ),
+            reactor=self._reactor,
+            environ={},
+            listener=self.view,
         )
-        gateway.startService()
-        self._services.append(gateway)
-        url = f"ws://127.0.0.1:{gateway.port}/agent"
-        self.view.listening(url)
+        hub.on_first_token = tokens.append
+        self.view.ask = hub.registry.send_command
+        self._services.append(hub)
+        hub.startService()
+        await hub.when_ready()
+        secret = await hub.enrolment.add(AGENT_ID, who="demo")
+        url = f"ws://127.0.0.1:{hub.gateway.port}/agent"
+        self.view.listening(url, hub.api.url, tokens[0], _program())
         config = AgentConfig(
             ws_api_url=url,
             ws_secret=secret,
@@ -177,6 +186,15 @@ def _environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What the agent sees of the environment: no credentials, no proxy, no metadata service."""
     kept = {name: environ[name] for name in ("PATH", "HOME", "LANG") if name in environ}
     return {**kept, "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+def _program() -> str:
+    """This program as the person in front of it may type it."""
+    folder, name = os.path.split(sys.argv[0])
+    if name != "jetcamer" or folder in os.environ.get("PATH", "").split(os.pathsep):
+        return "jetcamer"
+    path = os.path.relpath(sys.argv[0])
+    return sys.argv[0] if path.startswith("..") else path
 
 
 def _positive(text: str) -> float:

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from jetcamer.cli.terminal import UNBROKEN, Terminal
+from jetcamer.hub.records import RefusalRecord
 from jetcamer.hub.registry import CommandError
 from jetcamer.hub.session import AgentSession
 from jetcamer.net.timers import RepeatingTimer
@@ -61,12 +62,14 @@ class DemoView:
         *,
         on_complete: Callable[[], None],
         on_broken: Callable[[], None],
+        example_id: str = "demo",
         now: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
         self._terminal = terminal
         self._on_complete = on_complete
         self._on_broken = on_broken
+        self._example_id = example_id
         self._now = now
         self._began = clock.seconds()
         self._seen: set[str] = set()
@@ -86,12 +89,25 @@ class DemoView:
 
     # What the demo itself reports.
 
-    def listening(self, url: str) -> None:
+    def listening(self, url: str, api_url: str, token: str, program: str) -> None:
+        """Where agents and operators reach the hub, and what to try in another terminal.
+
+        The token is the demo's own: it opens nothing but this hub, for as long as it runs.
+        """
         self._write(
             ("JetCamer demo", "strong"), ": a hub and an agent in one process, on loopback."
         )
         self._write("Every line marked ", self._mark(), " is a message that verified.")
-        self._write("Press Ctrl-C to end.")
+        self._write("Press Ctrl-C to end. In another terminal you are its operator:")
+        self._write()
+        for line in (
+            f"export JETCAMER_HUB_URL={api_url}",
+            f"export JETCAMER_HUB_TOKEN={token}",
+            f"{program} hub agents",
+            f"{program} hub send {self._example_id} get_version",
+            f"{program} hub events",
+        ):
+            self._write("  ", (line, "strong"))
         self._write()
         self._line("hub", f"listening on {url}")
 
@@ -173,9 +189,10 @@ class DemoView:
         self._ping_timer.stop()
         self._line(session.agent_id or "?", f"left: {words}")
 
-    def refused(self, reason: str, peer: str) -> None:
+    def refused(self, refusal: RefusalRecord) -> None:
         self._refused += 1
-        self._line("hub", (f"refused a message from {peer}: {reason}", "bad"))
+        words = f"refused a message from {refusal.address}: {refusal.reason}: {refusal.words}"
+        self._line("hub", (words, "bad"))
 
     def _bar_width(self, agent_id: str, names: list[str]) -> int:
         """How long a bar for each name may be where all must fit one line; 0 for none."""

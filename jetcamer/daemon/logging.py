@@ -7,13 +7,14 @@ gets the time and the level first, because nothing else adds them. Never raises.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import IO, TextIO, cast
+from typing import IO, Any, TextIO, cast
 
 from twisted.application.service import IServiceCollection, MultiService
 from twisted.logger import (
@@ -45,8 +46,8 @@ _VISIBLE = {
 }
 _VISIBLE_BUT_LINES = {code: text for code, text in _VISIBLE.items() if code != ord("\n")}
 
-#: What Twisted says of the local interface's port, beside the line of ours.
-_OF_A_PORT = re.compile(r"\[http\] interface starting on \d+|\(TCP Port \d+ Closed\)")
+#: What Twisted says of ports, beside the lines of ours.
+_OF_A_PORT = re.compile(r".+ starting on \S+|\(\w+ Port \S+ Closed\)")
 
 
 @implementer(ILogObserver)
@@ -173,3 +174,18 @@ def fail_start(words: str) -> SystemExit:
     stream.write(words.rstrip("\n") + "\n")
     stream.flush()
     return SystemExit(1)
+
+
+def in_words(error: OSError | ValueError) -> str:
+    """What went wrong, for a person: without the number of the error, the file's name first."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def fail_later(reactor: Any, words: str) -> None:
+    """The same for a daemon whose reactor runs already: one line, an end in order, status 1."""
+    fail_start(words)
+    # The first that is done at the interpreter's end, after everything that `twistd` does.
+    atexit.register(os._exit, 1)
+    reactor.stop()

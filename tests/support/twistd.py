@@ -1,4 +1,4 @@
-"""``twistd jetcamer`` as a child process, as a service manager runs it."""
+"""``twistd jetcamer`` as a child process, as a service manager runs it; other daemons, too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
@@ -27,12 +27,17 @@ def clean_environment(**more: str) -> dict[str, str]:
     return kept | {"AWS_EC2_METADATA_DISABLED": "true"} | more
 
 
-class TwistdAgent(LineProcess[str]):
-    """The agent; its events are the lines it prints.
+class TwistdDaemon(LineProcess[str]):
+    """A daemon; its events are the lines it prints.
 
     :param folder: made if need be; holds the configuration, the state and the working directory.
     :param config: members of the configuration file over those that keep tests apart.
     """
+
+    #: What ``twistd`` calls it, its file's name, and members that keep tests apart.
+    plugin: str
+    file_name: str
+    apart: dict[str, Any]
 
     def __init__(
         self, reactor: Any, folder: str | Path, config: dict[str, Any] | None = None, **environ: str
@@ -40,12 +45,8 @@ class TwistdAgent(LineProcess[str]):
         super().__init__(reactor)
         self.folder = Path(folder).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.config_path = self.folder / "agent.config.json"
-        self.config = {
-            "webListen": "127.0.0.1:0",
-            "stateDir": str(self.folder / "state"),
-            **(config or {}),
-        }
+        self.config_path = self.folder / self.file_name
+        self.config = {"stateDir": str(self.folder / "state"), **self.apart, **(config or {})}
         self.environ = clean_environment(**environ)
         #: Options of ``twistd`` itself, and Python to run before it.
         self.options: list[str] = []
@@ -58,8 +59,8 @@ class TwistdAgent(LineProcess[str]):
         self.config_path.write_text(json.dumps(self.config), "utf-8")
         self.config_path.chmod(0o600)
 
-    def start(self, *arguments: str) -> TwistdAgent:
-        """Spawn it with these arguments of ``jetcamer``, by default ``--config`` with `config`."""
+    def start(self, *arguments: str) -> Self:
+        """Spawn it with these arguments of its own, by default ``--config`` with `config`."""
         if not arguments:
             self.write_config()
             arguments = ("--config", str(self.config_path))
@@ -74,7 +75,7 @@ class TwistdAgent(LineProcess[str]):
         self._reactor.spawnProcess(
             self,
             argv[0],
-            args=[*argv, "jetcamer", *arguments],
+            args=[*argv, self.plugin, *arguments],
             env=self.environ,
             path=str(self.folder),
         )
@@ -84,6 +85,12 @@ class TwistdAgent(LineProcess[str]):
         """The first line that begins with `prefix`."""
         return await self.wait_for(lambda line: line.startswith(prefix), since=since)
 
+
+class TwistdAgent(TwistdDaemon):
+    plugin = "jetcamer"
+    file_name = "agent.config.json"
+    apart: ClassVar = {"webListen": "127.0.0.1:0"}
+
     async def web_port(self) -> int:
         """The port of the local interface."""
         line = await self.said("[http] listening on ")
@@ -91,9 +98,9 @@ class TwistdAgent(LineProcess[str]):
 
 
 async def http(
-    reactor: Any, port: int, method: str, path: str, body: object = None
+    reactor: Any, port: int, method: str, path: str, body: object = None, token: str | None = None
 ) -> tuple[int, Any]:
-    """One request to the local interface, over a real socket; the status and the JSON answer."""
+    """One request over a real socket; the status and the JSON answer."""
     from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 
     class Reader(Protocol):
@@ -109,8 +116,9 @@ async def http(
 
     content = b"" if body is None else json.dumps(body).encode()
     reader = await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), Reader())
+    bearer = "" if token is None else f"Authorization: Bearer {token}\r\n"
     reader.transport.write(
-        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n"
+        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n{bearer}"
         f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n".encode()
         + content
     )
