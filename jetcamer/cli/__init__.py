@@ -23,6 +23,8 @@ __all__ = ["main"]
 _COMMANDS = (
     ("demo", "jetcamer.cli.demo", "run a hub and an agent on this machine and watch them talk"),
     ("doctor", "jetcamer.cli.doctor", "find out why the agent does not work, and what to do"),
+    ("hub", "jetcamer.cli.hub", "ask a hub, and tell it what to do: agents, commands, logs"),
+    ("join", "jetcamer.cli.join", "make this machine an agent of a hub, with a join token"),
     ("version", "jetcamer.cli.version", "print the version"),
 )
 
@@ -63,9 +65,10 @@ def _run(words: list[str]) -> int:
     parser = _Parser(prog="jetcamer", description="JetCamer at the command line.")
     parser.add_argument("--version", action="version", version=f"jetcamer {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    asked = next((word for word in words if not word.startswith("-")), None)
     for name, module, words_for_help in _COMMANDS:
         command = commands.add_parser(name, help=words_for_help, description=words_for_help + ".")
-        if name in words:
+        if name == asked:
             loaded = import_module(module)
             loaded.add_arguments(command)
             command.set_defaults(run=loaded.run)
