@@ -17,6 +17,7 @@ need shellcheck shellcheck
 need git git
 need logrotate logrotate
 need nginx nginx-light
+need caddy caddy
 need wrk wrk
 
 [ -n "$missing" ] || exit 0

@@ -14,18 +14,16 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from hmac import compare_digest
 from math import isfinite
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
+from jetcamer.hub.fleet import Agent, Fleet, after_kill
 from jetcamer.hub.records import AgentRecord, JoinTokenRecord, SecretRecord
 from jetcamer.hub.store.interface import ConflictError, Store
 from jetcamer.hub.vault import Vault, VaultError
-
-if TYPE_CHECKING:
-    from jetcamer.hub.fleet import Agent, Fleet
 
 __all__ = ["Enrolment", "EnrolmentError"]
 
@@ -99,7 +97,8 @@ class Enrolment:
             clear = [] if agent.revoked_ms is not None else self._in_clear(records)
             # A legacy one may have been given a secret of its own since.
             legacy = agent.legacy and not clear
-            self._fleet.add(msgspec.structs.replace(agent, legacy=legacy), clear)
+            known = msgspec.structs.replace(agent, legacy=legacy)
+            self._fleet.add(after_kill(known, now) if self._store.was_killed else known, clear)
             self._remember_expiry(agent.agent_id, records)
 
     def tick(self) -> None:

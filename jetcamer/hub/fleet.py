@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from msgspec.structs import replace
+
 from jetcamer.hub.records import AgentRecord, RefusalRecord
 from jetcamer.protocol.envelope import AuthPayload, MetricsPayload
 from jetcamer.protocol.replay import ReplayGuard
@@ -145,6 +147,18 @@ class Agent:
             last_seen_ms=self.last_seen_ms,
             replay_floor_ms=self.replay.high,
         )
+
+
+def after_kill(record: AgentRecord, now_ms: int) -> AgentRecord:
+    """`record`, where the hub was killed and its last second may be missing from it.
+
+    What the agent said until now is refused, by its own clock as it last went, so that nothing of
+    that second can be played again. What it says from now on it signs later.
+    """
+    if record.last_seen_ms is None or record.replay_floor_ms is None:
+        return record
+    since = max(0, now_ms - record.last_seen_ms)
+    return replace(record, replay_floor_ms=record.replay_floor_ms + since)
 
 
 class Fleet:

@@ -31,11 +31,6 @@ from jetcamer.protocol.envelope import (
 #: How often it is written down who was heard. Seconds.
 SEEN_INTERVAL = 1.0
 
-#: While the hub runs, the floor under an agent's `ts` is written down this far ahead, so that a
-#: message that came after the last writing before a crash cannot be played again after it.
-#: Milliseconds; more than the time between two writings.
-FLOOR_RESERVE_MS = 2_000
-
 #: Refusals that look like somebody trying.
 _OFFENCES = frozenset({"invalid_signature", "unknown_agent"})
 
@@ -125,7 +120,7 @@ class Ingest:
     def stop(self) -> None:
         """Write down who was heard, to the message: no more will come."""
         self._timer.stop()
-        self._write_seen(reserve=0, everyone=True)
+        self._write_seen()
 
     # SessionListener
 
@@ -138,7 +133,7 @@ class Ingest:
         now = session.last_seen_ms
         if not session.record_id:
             session.record_id = self._store.session_started(agent.record(), session.peer, now)
-            self._write_seen_of([agent], FLOOR_RESERVE_MS)
+            self._write_seen_of([agent])
         self._bus.publish(
             "agent",
             agent.agent_id,
@@ -200,7 +195,7 @@ class Ingest:
         self._store.session_ended(session.record_id, now, words, session.verified, session.refused)
         is_gone = agent.session is None
         if is_gone:
-            self._write_seen_of([agent], reserve=0)
+            self._write_seen_of([agent])
         self._bus.publish(
             "agent",
             agent.agent_id,
@@ -230,15 +225,13 @@ class Ingest:
 
     # Who was heard, and up to which message.
 
-    def _write_seen(self, *, reserve: int = FLOOR_RESERVE_MS, everyone: bool = False) -> None:
-        since = 0 if everyone else self._written_ms
-        self._written_ms = self._now_ms()
-        heard = [agent for agent in self._fleet if (agent.last_seen_ms or -1) >= since]
-        self._write_seen_of(heard, reserve)
+    def _write_seen(self) -> None:
+        since, self._written_ms = self._written_ms, self._now_ms()
+        self._write_seen_of([agent for agent in self._fleet if (agent.last_seen_ms or -1) >= since])
 
-    def _write_seen_of(self, agents: list[Agent], reserve: int) -> None:
+    def _write_seen_of(self, agents: list[Agent]) -> None:
         seen = [
-            (agent.agent_id, agent.last_seen_ms, agent.replay.high + reserve)
+            (agent.agent_id, agent.last_seen_ms, agent.replay.high)
             for agent in agents
             if agent.last_seen_ms is not None and agent.replay.high is not None
         ]

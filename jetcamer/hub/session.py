@@ -120,6 +120,10 @@ class RateLimit(msgspec.Struct, frozen=True):
     per_second: float = 50.0
     burst: int = 500
 
+    @property
+    def words(self) -> str:
+        return f"more than {self.per_second:g} messages a second, and {self.burst} at once"
+
 
 class Policy(msgspec.Struct, frozen=True):
     """What all sessions have in common.
@@ -141,6 +145,7 @@ class AgentSession:
     """
 
     __slots__ = (
+        "_burst_ms",
         "_closing",
         "_connection",
         "_interval_ms",
@@ -173,6 +178,7 @@ class AgentSession:
         self._now_ms = now_ms
         self._policy = policy
         self._interval_ms = 1000.0 / policy.rate.per_second
+        self._burst_ms = policy.rate.burst * self._interval_ms
         #: The key that verified the last message.
         self._key: SigningKey | None = None
         self._closing = False
@@ -220,7 +226,11 @@ class AgentSession:
                 if envelope.agent_id != agent.agent_id:
                     raise ProtocolError("wrong_agent", "the agent id changed within a connection")
             agent.replay.check(envelope.ts, envelope.nonce, now)
-            self._check_rate(agent, now)
+            # A leaky bucket: when this message would have come at the sustained rate.
+            due = (agent.rate_ms if agent.rate_ms > now else now) + self._interval_ms
+            if due > now + self._burst_ms:
+                raise ProtocolError("rate_limited", self._policy.rate.words)
+            agent.rate_ms = due
         except ProtocolError as error:
             self._refuse_message(data, error, now)
             return
@@ -311,14 +321,6 @@ class AgentSession:
         if agent is None:
             raise ProtocolError("unknown_agent", f"no agent is known as {excerpt(claimed)}")
         return agent, self._open(data, agent)
-
-    def _check_rate(self, agent: Agent, now: int) -> None:
-        due = max(agent.rate_ms, now) + self._interval_ms
-        rate = self._policy.rate
-        if due - now > rate.burst * self._interval_ms:
-            words = f"more than {rate.per_second:g} messages a second, and {rate.burst} at once"
-            raise ProtocolError("rate_limited", words)
-        agent.rate_ms = due
 
     def _dispatch(self, agent: Agent, envelope: Envelope, now: int) -> None:
         listener = self._listener

@@ -15,6 +15,7 @@ class BusTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.bus = LocalBus("e")
         self.heard: list[Event] = []
+        self.bus.subscribe(lambda event: None)
 
     def publish(self, n: int, kind: str = "metrics", agent: str | None = "a") -> None:
         self.bus.publish(kind, agent, n, {"n": n})
@@ -82,6 +83,22 @@ class BusTests(SynchronousTestCase):
         self.publish(1)
         for event_id in ("f-1", "e-2", "", "e-", "e--1", "e-x", "1", "e-" + "9" * 5000, "e-²"):
             self.assertIsNone(self.bus.since(event_id), event_id)
+
+    def test_metrics_nobody_asks_for(self) -> None:
+        """They are not kept, and who comes back after them is told that he missed something."""
+        self.bus = LocalBus("e")
+        self.publish(1, "log")
+        self.publish(2)
+        self.assertIsNone(self.bus.since("e-1"))
+        self.publish(3, "log")
+        self.assertEqual([event.event_id for event in self.bus.since("e-2")], ["e-3"])
+        end = self.bus.subscribe(self.heard.append)
+        self.publish(4)
+        end()
+        self.publish(5)
+        self.assertEqual(len(self.bus.since("e-3")), 2)
+        self.publish(4 + local.METRICS_KEPT_MS + 1)
+        self.assertIsNone(self.bus.since("e-5"))
 
     def test_forgotten(self) -> None:
         """What is kept is bounded, in number and in size; the gap is known."""

@@ -27,6 +27,8 @@ SHARED = "shared-by-the-old-fleet-0123"
 class MemoryStore:
     """As much of a `Store` as enrolment calls. `failing` names the method that fails next."""
 
+    was_killed = False
+
     def __init__(self, case: EnrolmentTests) -> None:
         self.case = case
         self.failing: str | None = None

@@ -8,7 +8,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from jetcamer.hub.bus.local import Event, LocalBus
-from jetcamer.hub.ingest import FLOOR_RESERVE_MS, Ingest
+from jetcamer.hub.fleet import Fleet, after_kill
+from jetcamer.hub.ingest import Ingest
+from jetcamer.hub.records import AgentRecord
 from jetcamer.hub.refusals import Refusals
 from jetcamer.hub.registry import AgentRegistry
 from jetcamer.hub.session import AgentSession
@@ -63,7 +65,7 @@ class IngestTests(SynchronousTestCase):
         self.assertEqual((record.agent_id, record.hostname), ("agent-1", "web-01"))
         self.assertEqual((peer, started), ("192.0.2.7:50000", NOW))
         # At once: a crash may come before the first regular writing.
-        self.assertEqual(self.store.of("seen"), [([("agent-1", NOW, NOW + FLOOR_RESERVE_MS)],)])
+        self.assertEqual(self.store.of("seen"), [([("agent-1", NOW, NOW)],)])
         self.assertEqual(self.arrived, ["agent-1"])
         self.now += 5000
         session.connection_lost("closed by the agent: 1000")
@@ -198,12 +200,11 @@ class IngestTests(SynchronousTestCase):
         self.assertEqual(self.told()[1][1]["agentId"], "agent-9")
 
     def test_written_down(self) -> None:
-        """Once a second: who was heard since, and a floor ahead of what was heard."""
+        """Once a second: who was heard since, and up to which of its messages."""
         self.ingest.start()
         session = self.connect()
         self.clock.advance(1)
-        floor = NOW + FLOOR_RESERVE_MS
-        self.assertEqual(self.store.of("seen")[1:], [([("agent-1", NOW, floor)],)])
+        self.assertEqual(self.store.of("seen")[1:], [([("agent-1", NOW, NOW)],)])
         self.now += 1000
         self.clock.advance(1)  # once more: what came in that millisecond, but after the writing
         self.now += 1000
@@ -214,28 +215,30 @@ class IngestTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertEqual(
             self.store.of("seen")[3:],
-            [([("agent-1", self.now, self.now + FLOOR_RESERVE_MS)],)],
+            [([("agent-1", self.now, self.now)],)],
         )
         self.ingest.stop()
         self.assertEqual(self.store.of("seen")[4:], [([("agent-1", self.now, self.now)],)])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_replayed_after_a_restart(self) -> None:
-        """What was written down keeps a message of before a crash from counting after it."""
+    def test_replayed_after_a_kill(self) -> None:
+        """What came in the last second, and was never written down, does not count again."""
         self.ingest.start()
+        self.agent.now = NOW - 40_000  # as far as it may be off
         session = self.connect()
         self.clock.advance(1)
-        metrics = self.agent.metrics(ts=NOW + 900)
+        self.now += 5900
+        metrics = self.agent.metrics(ts=NOW - 40_000 + 5900)
         session.message_received(metrics)
-        (seen,) = self.store.of("seen")[-1]
-        ((_, _, floor),) = seen
-        after = keys()
-        record = after.get("agent-1").record()
-        after.add(
-            type(record)(agent_id="agent-1", created_ms=NOW, replay_floor_ms=floor),
-            [(SECRETS["agent-1"], None)],
+        ((_, last_seen, floor),) = self.store.of("seen")[-1][0]
+        written = AgentRecord(
+            agent_id="agent-1", created_ms=NOW, last_seen_ms=last_seen, replay_floor_ms=floor
         )
-        connection = FakeConnection()
-        AgentSession(connection, after, self.extra, lambda: NOW + 5000).message_received(metrics)
-        self.assertEqual(connection.closed[0], 1008)
+        after = Fleet()
+        after.add(after_kill(written, NOW + 8000), [(SECRETS["agent-1"], None)])
+        for ts, code in ((None, 1008), (NOW - 40_000 + 8001, None)):
+            connection = FakeConnection()
+            again = AgentSession(connection, after, self.extra, lambda: NOW + 8001)
+            again.message_received(metrics if ts is None else self.agent.auth(ts=ts))
+            self.assertEqual(connection.closed and connection.closed[0], code)
         self.ingest.stop()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Callable, Collection
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 from twisted.logger import Logger
@@ -22,6 +22,10 @@ Kind = Literal["agent", "metrics", "log", "command", "refusal"]
 #: Events kept for those who come back, and the bytes of text that they may hold, about.
 KEPT_EVENTS = 10_000
 KEPT_BYTES = 8 << 20
+
+#: Metrics are kept while somebody listens, and for so long after; milliseconds. To keep those that
+#: nobody ever asks for would cost a third of what it takes to receive them.
+METRICS_KEPT_MS = 300_000
 
 #: What one event is taken to weigh besides the text that it carries.
 _WEIGHT = 200
@@ -39,18 +43,13 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes
 
 
-class _Kept:
-    __slots__ = ("agent_id", "data", "kind", "number", "ts_ms", "weight")
-
-    def __init__(
-        self, number: int, kind: Kind, agent_id: str | None, ts_ms: int, data: object, weight: int
-    ) -> None:
-        self.number = number
-        self.kind = kind
-        self.agent_id = agent_id
-        self.ts_ms = ts_ms
-        self.data = data
-        self.weight = weight
+class _Kept(NamedTuple):
+    number: int
+    kind: Kind
+    agent_id: str | None
+    ts_ms: int
+    data: object
+    weight: int
 
 
 class _Subscription:
@@ -84,6 +83,9 @@ class LocalBus:
         self._kept: deque[_Kept] = deque()
         self._weight = 0
         self._subscriptions: list[_Subscription] = []
+        #: When somebody last listened, and the number of the last event that was not kept.
+        self._listened_ms = -METRICS_KEPT_MS
+        self._not_kept = 0
 
     @property
     def last_event_id(self) -> str:
@@ -100,15 +102,22 @@ class LocalBus:
         :param text: characters of text that it carries, about.
         """
         self._number += 1
+        subscriptions = self._subscriptions
+        if subscriptions:
+            self._listened_ms = ts_ms
+        elif kind == "metrics" and ts_ms - self._listened_ms > METRICS_KEPT_MS:
+            self._not_kept = self._number
+            return
+        all_kept = self._kept
         kept = _Kept(self._number, kind, agent_id, ts_ms, data, _WEIGHT + text)
-        self._kept.append(kept)
-        self._weight += kept.weight
-        while self._weight > KEPT_BYTES or len(self._kept) > KEPT_EVENTS:
-            self._weight -= self._kept.popleft().weight
-        if not self._subscriptions:
+        all_kept.append(kept)
+        self._weight += _WEIGHT + text
+        while self._weight > KEPT_BYTES or len(all_kept) > KEPT_EVENTS:
+            self._weight -= all_kept.popleft().weight
+        if not subscriptions:
             return
         event: Event | None = None
-        for subscription in [*self._subscriptions]:
+        for subscription in [*subscriptions]:
             if not subscription.wants(kept):
                 continue
             event = self._event(kept) if event is None else event
@@ -141,7 +150,7 @@ class LocalBus:
             return None
         number = int(digits[:18])
         first = self._kept[0].number if self._kept else self._number + 1
-        if not first - 1 <= number <= self._number:
+        if not max(first - 1, self._not_kept) <= number <= self._number:
             return None
         return [self._event(kept) for kept in self._kept if kept.number > number]
 

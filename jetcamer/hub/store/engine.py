@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from jetcamer.hub.store import agents, audit, metrics
+from jetcamer.hub.store import agents, audit, metrics, runs
 from jetcamer.hub.store.database import Database, copy, open_database, transaction, words_of
 from jetcamer.hub.store.facts import Batch, Facts
 from jetcamer.hub.store.interface import StoreError, StoreHealth
@@ -84,6 +84,8 @@ class Engine:
         self._writing = 0
         self._refused = 0
         self._size = 0
+        #: Whether the run before this one did not end in order. Once it is open.
+        self.was_killed = False
 
     # In the reactor's thread.
 
@@ -192,6 +194,7 @@ class Engine:
         database = open_database(self._path, self._now_ms, self._migrations)
         try:
             with transaction(database.connection):
+                self.was_killed = runs.begin(database.connection, self._now_ms())
                 agents.end_open_sessions(database.connection)
             session_id = agents.last_session_id(database.connection)
         except sqlite3.Error as problem:
@@ -209,6 +212,8 @@ class Engine:
             return
         try:
             self._flush_all()
+            with suppress(sqlite3.Error), transaction(self._database.connection):
+                runs.end(self._database.connection, self._now_ms())
         except StoreError as problem:
             self._tell("[hub] {lost} facts are lost: {words}", len(self._facts), str(problem))
             self._refused += len(self._facts)

@@ -63,6 +63,11 @@ class Store(Audit, Protocol):
     def open(self) -> Deferred[None]:
         """Open and migrate. Fails with `StoreError`."""
 
+    @property
+    def was_killed(self) -> bool:
+        """Whether the run before this one did not end in order, so that what came in its last
+        second may be missing. Once it is open."""
+
     def close(self) -> Deferred[None]:
         """Write all that waits and close."""
 
@@ -107,10 +112,7 @@ class Store(Audit, Protocol):
         """Insert, or replace the one with this id."""
 
     def seen(self, agents: Sequence[tuple[str, int, int]]) -> None:
-        """(agent id, last seen, replay floor), of agents that were heard since the last call.
-
-        A floor may sink: while a hub runs it is written some way ahead, and not when it ends.
-        """
+        """(agent id, last seen, replay floor), of agents that were heard since the last call."""
 
     # Questions, and changes that somebody waits for. They fail with `StoreError`. Lists come
     # newest first; `before` is the id that the last page ended with.

@@ -49,6 +49,9 @@ class NullStore:
 
     # The service.
 
+    #: What a run without a disk leaves behind is nothing, whichever way it ended.
+    was_killed = False
+
     def open(self) -> Deferred[None]:
         return succeed(None)
 

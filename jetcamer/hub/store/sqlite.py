@@ -81,6 +81,10 @@ class SQLiteStore:
 
         return self._engine.open().addCallback(opened)
 
+    @property
+    def was_killed(self) -> bool:
+        return self._engine.was_killed
+
     def close(self) -> Deferred[None]:
         return self._engine.close()
 

@@ -100,6 +100,7 @@ class EventsTests(APICase):
         self.assert_error(response, 400, "kinds: not one of agent, metrics, log, command, refusal")
 
     def test_resuming(self) -> None:
+        self.read("")  # without a reader, metrics would not be kept
         for number in range(5):
             self.publish("log" if number % 2 else "metrics", n=number)
         for ask in (("?kinds=metrics", "Last-Event-ID: e-2"), ("?kinds=metrics&lastEventId=e-2",)):

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, succeed
 from jetcamer.hub.admission import Admission, Offenders
 from jetcamer.hub.bus.local import LocalBus
 from jetcamer.hub.commands import Commands
-from jetcamer.hub.fleet import Fleet
+from jetcamer.hub.fleet import Fleet, after_kill
 from jetcamer.hub.gateway import Gateway
 from jetcamer.hub.ingest import Ingest
 from jetcamer.hub.records import AgentRecord, CommandRecord, RefusalRecord
@@ -60,6 +60,8 @@ class Disk:
             agent_id: AgentRecord(agent_id=agent_id, created_ms=0) for agent_id in secrets
         }
         self.commands: dict[str, CommandRecord] = {}
+        #: A hub has it open, or was killed while it had.
+        self.in_use = False
 
 
 class Database:
@@ -119,6 +121,7 @@ class Database:
     def close(self) -> None:
         self._writing.cancel()
         self._empty()
+        self._disk.in_use = False
 
     def _write(self) -> None:
         self._writing = self._clock.callLater(WRITTEN_EVERY, self._write)
@@ -149,7 +152,9 @@ class Hub:
         self.store: Any = Database(reactor, disk)
         self.fleet = Fleet()
         for agent_id, record in disk.agents.items():
-            self.fleet.add(record, [(disk.secrets[agent_id], None)])
+            known = after_kill(record, self.now_ms()) if disk.in_use else record
+            self.fleet.add(known, [(disk.secrets[agent_id], None)])
+        disk.in_use = True
         refusals = Refusals(reactor, self.fleet)
         offenders = Offenders(reactor)
         bus = LocalBus()

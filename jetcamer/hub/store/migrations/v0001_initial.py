@@ -47,6 +47,7 @@ STATEMENTS: tuple[str, ...] = (
         messages INTEGER NOT NULL DEFAULT 0,
         refused INTEGER NOT NULL DEFAULT 0
     )""",
+    "CREATE TABLE runs (id INTEGER PRIMARY KEY, started_ms INTEGER NOT NULL, ended_ms INTEGER)",
     "CREATE INDEX sessions_of_agent ON sessions (agent)",
     "CREATE INDEX sessions_open ON sessions (id) WHERE ended_ms IS NULL",
     "CREATE INDEX sessions_ended ON sessions (ended_ms) WHERE ended_ms IS NOT NULL",
