@@ -25,6 +25,7 @@ from jetcamer.protocol.envelope import (
     Envelope,
     HeartbeatPayload,
     LogPayload,
+    MetricsMessage,
     MetricsPayload,
 )
 
@@ -151,7 +152,9 @@ class DemoView:
         self._ping_timer.stop()
         self._ping_timer.start()
 
-    def metrics(self, session: AgentSession, envelope: Envelope, payload: MetricsPayload) -> None:
+    def metrics(
+        self, session: AgentSession, envelope: Envelope | MetricsMessage, payload: MetricsPayload
+    ) -> None:
         readings = (
             ("cpu", payload.cpu_percent),
             ("mem", payload.mem_percent),
@@ -246,7 +249,7 @@ class DemoView:
 
     # Lines
 
-    def _verified_line(self, envelope: Envelope, *parts: Part) -> None:
+    def _verified_line(self, envelope: Envelope | MetricsMessage, *parts: Part) -> None:
         """A line about one message, with the mark at its end. `parts` bring their own spaces."""
         self._verified += 1
         self._line(envelope.agent_id, *parts, "  ", self._mark())

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from jetcamer.hub.admission import UNIX, plain_address
-from jetcamer.hub.frames import is_awaited, text_frame
+from jetcamer.hub.frames import is_awaited, text_frames
 from jetcamer.hub.handshake import END, Refusal, Upgrade, accepting, read_request, refusing
 from jetcamer.hub.timed_websocket import CLOSED, CLOSING, CONNECTING, OPEN, TimedWebSocket
 from jetcamer.net.url import join_authority
@@ -160,28 +160,20 @@ class AgentWebSocket(TimedWebSocket):
 
     def _take_text_frames(self) -> bool:
         """Hand the whole text frames in hand to the session; whether something is left to parse."""
-        data, at = self.data, 0
+        data = self.data
         factory = self.factory
-        longest = factory.longest_text_frame
         session = self.session
         if session is None:
             return bool(data)
-        count = octets = 0
-        try:
-            while (found := text_frame(data, at, longest)) is not None:
-                payload, at = found
-                count += 1
-                octets += len(payload)
-                session.message_received(payload)
-                # What comes after a close frame of ours is not acted upon.
-                if self.state != OPEN:
-                    break
-        except Exception:
-            self._session_failed(session)
-        if count:
+        payloads, at = text_frames(data, factory.longest_text_frame)
+        if payloads:
+            taken = self._hand_on(payloads, session)
+            if taken < len(payloads):
+                payloads, at = text_frames(data, factory.longest_text_frame, taken)
+            octets = sum(map(len, payloads))
             traffic = factory.traffic
-            traffic.incomingWebSocketFrames += count
-            traffic.incomingWebSocketMessages += count
+            traffic.incomingWebSocketFrames += taken
+            traffic.incomingWebSocketMessages += taken
             traffic.incomingOctetsWebSocketLevel += octets
             traffic.incomingOctetsAppLevel += octets
         if at == len(data):
@@ -189,7 +181,21 @@ class AgentWebSocket(TimedWebSocket):
             return False
         if at:
             self.data = data[at:]
-        return self.state != OPEN or not is_awaited(self.data, longest)
+        return self.state != OPEN or not is_awaited(self.data, factory.longest_text_frame)
+
+    def _hand_on(self, payloads: list[bytes], session: AgentSession) -> int:
+        """Hand messages to the session, as long as it wants them; how many it got."""
+        taken = 0
+        try:
+            for payload in payloads:
+                taken += 1
+                session.message_received(payload)
+                # What comes after a close frame of ours is not acted upon.
+                if self.state != OPEN:
+                    break
+        except Exception:
+            self._session_failed(session)
+        return taken
 
     def onFrameBegin(self) -> None:
         second = self.factory.deadlines.now

@@ -1,10 +1,10 @@
 """Received bytes → the payloads of whole text messages: the one shape of frame that agents send.
 
-In: bytes that begin where a frame begins, outside any message (RFC 6455, 5.2). Out: one payload at
-a time, unmasked, known to be UTF-8. A frame that is complete, final, masked, unfragmented text, of
-up to 64 KiB and as short in form as its length allows is taken; for anything else, whether it is
-another kind of frame or a fault, the answer is None and the bytes are for the full parser. It
-never judges: what is not taken here is not therefore wrong.
+In: bytes that begin where a frame begins, outside any message (RFC 6455, 5.2). Out: the
+payloads, unmasked, known to be UTF-8. A frame that is complete, final, masked, unfragmented text,
+of up to 64 KiB and as short in form as its length allows is taken; anything else, whether it is
+another kind of frame or a fault, ends the row, and its bytes are for the full parser. It never
+judges: what is not taken here is not therefore wrong.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from collections.abc import Callable
 
 #: Payload bytes of the longest frame that is taken: what the 16-bit form of the length can say.
 LONGEST = 0xFFFF
+
+#: More frames than there are in any read.
+MANY = 1 << 30
 
 #: A frame that is not whole yet is waited for up to this length, its header included, and the
 #: full parser spared. Beyond it, joining each read to what came before would cost more.
@@ -44,42 +47,43 @@ def _fastest_mask() -> Callable[[bytes, bytes], bytes]:
 unmask = _fastest_mask()
 
 
-def text_frame(data: bytes, at: int, longest: int) -> tuple[bytes, int] | None:
-    """The payload of the text frame at `at`, and where the next frame begins; None: not ours.
+def text_frames(data: bytes, longest: int, most: int = MANY) -> tuple[list[bytes], int]:
+    """The payloads of the text frames that `data` begins with, and where the rest begins.
 
     :param longest: payload bytes, at most `LONGEST`.
+    :param most: frames to take.
     """
-    size = len(data)
-    if size - at < _HEAD or data[at] != _FINAL_TEXT:
-        return None
-    length = data[at + 1]
-    if length < _LENGTH_16:
-        begin = at + _HEAD
-        length -= _MASKED
-        if length < 0:
-            return None  # not masked
-    elif length == _LENGTH_16:
-        begin = at + _HEAD_16
-        length = data[at + 2] << 8 | data[at + 3]
-        if length < 126:
-            return None  # would have fitted into the short form
-    else:
-        return None
-    end = begin + length
-    if end > size or length > longest:
-        return None
-    payload = unmask(data[begin:end], data[begin - 4 : begin])
-    if not payload.isascii():
-        try:
-            payload.decode()
-        except UnicodeDecodeError:
-            return None
-    return payload, end
+    payloads: list[bytes] = []
+    at, size = 0, len(data)
+    while size - at >= _HEAD and data[at] == _FINAL_TEXT and len(payloads) < most:
+        length = data[at + 1]
+        if length == _LENGTH_16:
+            begin = at + _HEAD_16
+            length = data[at + 2] << 8 | data[at + 3]
+            if length < 126:
+                break  # would have fitted into the short form
+        elif _MASKED <= length < _LENGTH_16:
+            begin = at + _HEAD
+            length -= _MASKED
+        else:
+            break  # not masked, or longer than ours are
+        end = begin + length
+        if end > size or length > longest:
+            break
+        payload = unmask(data[begin:end], data[begin - 4 : begin])
+        if not payload.isascii():
+            try:
+                payload.decode()
+            except UnicodeDecodeError:
+                break
+        payloads.append(payload)
+        at = end
+    return payloads, at
 
 
 def is_awaited(data: bytes, longest: int) -> bool:
-    """Whether `data`, which `text_frame` did not take, may be the beginning of a short frame that
-    it will take once the rest is there."""
+    """Whether `data`, of which `text_frames` took nothing, may be the beginning of a short frame
+    that it will take once the rest is there."""
     size = len(data)
     if not size or data[0] != _FINAL_TEXT:
         return False

@@ -25,6 +25,7 @@ from jetcamer.protocol.envelope import (
     Envelope,
     HeartbeatPayload,
     LogPayload,
+    MetricsMessage,
     MetricsPayload,
 )
 
@@ -145,7 +146,9 @@ class Ingest:
         if self.commands is not None:
             self.commands.agent_arrived(agent.agent_id)
 
-    def metrics(self, session: AgentSession, envelope: Envelope, payload: MetricsPayload) -> None:
+    def metrics(
+        self, session: AgentSession, envelope: Envelope | MetricsMessage, payload: MetricsPayload
+    ) -> None:
         self.messages["metrics"] += 1
         agent_id, now = envelope.agent_id, session.last_seen_ms
         self._store.add_metrics(

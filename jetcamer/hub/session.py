@@ -23,15 +23,18 @@ from jetcamer.protocol.envelope import (
     Envelope,
     HeartbeatPayload,
     LogPayload,
+    MetricsMessage,
     MetricsPayload,
     decode,
     decode_payload,
 )
 from jetcamer.protocol.errors import ProtocolError, excerpt
+from jetcamer.protocol.signing import SigningKey
 
 if TYPE_CHECKING:
     from jetcamer.hub.pending import PendingCommands
-    from jetcamer.protocol.signing import SigningKey
+
+_NO_KEY = SigningKey(uuid4().hex)
 
 #: WebSocket close codes (RFC 6455, 7.4.1).
 NORMAL = 1000
@@ -94,7 +97,7 @@ class SessionListener(Protocol):
     ) -> None: ...
 
     def metrics(
-        self, session: AgentSession, envelope: Envelope, payload: MetricsPayload
+        self, session: AgentSession, envelope: Envelope | MetricsMessage, payload: MetricsPayload
     ) -> None: ...
 
     def heartbeat(
@@ -179,8 +182,8 @@ class AgentSession:
         self._policy = policy
         self._interval_ms = 1000.0 / policy.rate.per_second
         self._burst_ms = policy.rate.burst * self._interval_ms
-        #: The key that verified the last message.
-        self._key: SigningKey | None = None
+        #: The key that verified the last message; one that verifies nothing, before the first.
+        self._key = _NO_KEY
         self._closing = False
         #: Both set by the first verified `auth`, and by nothing after it.
         self.agent: Agent | None = None
@@ -218,11 +221,14 @@ class AgentSession:
             return
         now = self._now_ms()
         agent = self.agent
+        envelope: Envelope | MetricsMessage
         try:
             if agent is None:
                 agent, envelope = self._open_first(data, now)
             else:
-                envelope = self._open(data, agent)
+                key = self._key
+                short = key.open_metrics(data) if key in agent.keys else None
+                envelope = self._open(data, agent) if short is None else short
                 if envelope.agent_id != agent.agent_id:
                     raise ProtocolError("wrong_agent", "the agent id changed within a connection")
             agent.replay.check(envelope.ts, envelope.nonce, now)
@@ -236,6 +242,11 @@ class AgentSession:
             return
         self.verified += 1
         self.last_seen_ms = now
+        if isinstance(envelope, MetricsMessage):
+            agent.last_seen_ms = agent.metrics_ms = now
+            agent.metrics = payload = envelope.payload
+            self._listener.metrics(self, envelope, payload)
+            return
         try:
             self._dispatch(agent, envelope, now)
         except ProtocolError as error:
@@ -270,7 +281,7 @@ class AgentSession:
         Raises ProtocolError for arguments that are not text or make too large a message, and
         ValueError when the session is not `open`.
         """
-        if self._key is None or self.agent_id is None or self._closing:
+        if self.agent_id is None or self._closing:
             raise ValueError("the session is not open")
         nonce = str(uuid4())
         message = self._key.seal(
@@ -295,10 +306,10 @@ class AgentSession:
         """Verify with the agent's keys, the one that was right the last time first."""
         keys = agent.keys
         key = self._key
-        if key is None or key not in keys:
-            key = self._key = keys[0] if keys else None
-            if key is None:
+        if key not in keys:
+            if not keys:
                 raise ProtocolError("unknown_agent", "its secrets have been taken back")
+            key = self._key = keys[0]
         try:
             return key.open(data)
         except ProtocolError as error:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from math import isfinite
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -55,6 +55,8 @@ SIGNED_MEMBERS = ("type", "agentId", "ts", "nonce", "payload")
 
 _SIGNATURE = b',"signature":"'
 _SIGNATURE_DIGITS = 64
+_METRICS_HEAD = b'{"type":"metrics","agentId":"'
+_METRICS_COLONS = 9
 #: Bytes from the comma before the signature member to the end of a message laid out as signed.
 TAIL = len(_SIGNATURE) + _SIGNATURE_DIGITS + len('"}')
 _HEAD_QUOTES = 16
@@ -89,6 +91,21 @@ class MetricsPayload(msgspec.Struct, frozen=True, rename="camel", gc=False):
     cpu_percent: float | None = None
     mem_percent: float | None = None
     disk_usage: float | None = None
+
+
+class MetricsMessage(
+    msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True, gc=False
+):
+    """A `metrics` message whole: what an `Envelope` and its `MetricsPayload` are together."""
+
+    type: Annotated[str, msgspec.Meta(max_length=MAX_TYPE)]
+    agent_id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_AGENT_ID)]
+    ts: Annotated[int, msgspec.Meta(ge=-MAX_TS, le=MAX_TS)]
+    nonce: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NONCE)]
+    payload: MetricsPayload
+    signature: Annotated[
+        str, msgspec.Meta(min_length=_SIGNATURE_DIGITS, max_length=_SIGNATURE_DIGITS)
+    ]
 
 
 class HeartbeatPayload(msgspec.Struct, frozen=True, rename="camel", gc=False):
@@ -133,20 +150,6 @@ def decode_payload(envelope: Envelope, kind: type[P]) -> P:
     Raises ProtocolError, its ``member`` below ``payload``. The strings handed out always are
     text that UTF-8 can carry: a lone surrogate, which only JSON escapes can spell, is U+FFFD.
     """
-    if kind is MetricsPayload:
-        # Most messages are these: as many colons as readings means that each is there once.
-        try:
-            metrics = _METRICS.decode(envelope.payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            pass  # found out again below, with words
-        else:
-            if (
-                metrics.cpu_percent is not None
-                and metrics.mem_percent is not None
-                and metrics.disk_usage is not None
-                and bytes(envelope.payload).count(b":") == 3
-            ):
-                return cast(P, metrics)
     try:
         return msgspec.convert(_payload(bytes(envelope.payload)), kind)
     except msgspec.ValidationError as error:
@@ -184,6 +187,30 @@ def decode_plain(data: bytes) -> Envelope | None:
     ):
         return envelope
     return None
+
+
+def decode_metrics(data: bytes) -> MetricsMessage | None:
+    """The message, where `data` is a `metrics` message of three readings laid out as most agents
+    do; else None, whatever else it is.
+
+    Like `decode_plain` and `decode_payload` together, in a third of their time: most messages are
+    these. The text that was signed is ``data[:-TAIL] + b"}"``.
+    """
+    # Nine members, each with its colon: with no more colons than that, no member came twice.
+    if not (
+        data.startswith(_METRICS_HEAD)
+        and data.startswith(_SIGNATURE, -TAIL)
+        and data.count(b":") == _METRICS_COLONS
+    ):
+        return None
+    try:
+        message = _METRICS.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    payload = message.payload
+    if payload.cpu_percent is None or payload.mem_percent is None or payload.disk_usage is None:
+        return None
+    return message
 
 
 def envelope_of(found: Mapping[str, Member]) -> Envelope:
@@ -275,7 +302,7 @@ def _kind(value: object) -> str:
 
 _ENVELOPE = msgspec.json.Decoder(Envelope)
 _ANY = msgspec.json.Decoder()
-_METRICS = msgspec.json.Decoder(MetricsPayload)
+_METRICS = msgspec.json.Decoder(MetricsMessage)
 _DIGITS = re.compile("-?[0-9]+", re.ASCII)
 _LONE = re.compile("[\ud800-\udfff]")
 _NAMES: dict[str, type] = {

@@ -18,7 +18,7 @@ __all__ = ["ReplayGuard"]
 #: A burst may hold this many times `limit` messages...
 _BURST = 16
 #: ...as long as none is this much older than the message that comes. Milliseconds.
-_RECENT = 100
+_RECENT = 20
 
 
 class ReplayGuard:
@@ -26,7 +26,7 @@ class ReplayGuard:
 
     A message is fresh when its ``ts`` is within ``window_ms`` of now, either way, and above the
     floor, and its nonce is not among those remembered. These are the ``limit`` messages with the
-    highest ``ts``, 17 bytes each; where more came within 100 ms, up to 16 times as many, so that
+    highest ``ts``, 17 bytes each; where more came within 20 ms, up to 16 times as many, so that
     all of a burst counts. Forgetting a message raises the floor to its ``ts``: a peer whose ``ts``
     rise, or nearly, never meets it; one whose clock is set back to before what is remembered is
     refused until it has caught up. A clock that is set back, here or there, opens no hole.

@@ -18,7 +18,9 @@ from jetcamer.protocol.envelope import (
     SIGNED_MEMBERS,
     TAIL,
     Envelope,
+    MetricsMessage,
     check_strings,
+    decode_metrics,
     decode_plain,
     envelope_of,
 )
@@ -116,6 +118,19 @@ class SigningKey:
             if self._matches(text, envelope.signature):
                 return envelope
         raise ProtocolError("invalid_signature", "does not match the message", "signature")
+
+    def open_metrics(self, data: bytes) -> MetricsMessage | None:
+        """The message, where `data` is a `metrics` message as most agents send them and its
+        signature is right; else None, and `open` finds out what it is."""
+        message = decode_metrics(data)
+        if message is None:
+            return None
+        inner = self._inner()
+        inner.update(data[:-TAIL])
+        inner.update(b"}")
+        outer = self._outer()
+        outer.update(inner.digest())
+        return message if compare_digest(outer.hexdigest(), message.signature) else None
 
     def _matches(self, text: bytes, signature: str) -> bool:
         return compare_digest(self.sign(text), signature)

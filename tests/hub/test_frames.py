@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from jetcamer.hub import frames
-from jetcamer.hub.frames import LONGEST, is_awaited, text_frame, unmask, xor_mask
+from jetcamer.hub.frames import LONGEST, is_awaited, text_frames, unmask, xor_mask
 from tests.hub.raw_websocket import BINARY, CLOSE, PING, PONG, TEXT, frame
 
 MASK = b"\x01\x80\xfe\x00"
@@ -42,29 +42,29 @@ class TextFrameTests(SynchronousTestCase):
         for size in (0, 1, 3, 4, 125, 126, 127, 255, 256, LONGEST):
             payload = bytes(65 + at % 26 for at in range(size))
             data = b"before" + frame(TEXT, payload, mask=MASK) + b"after"
-            self.assertEqual(text_frame(data, 6, LONGEST), (payload, len(data) - 5))
+            self.assertEqual(text_frames(data[6:], LONGEST), ([payload], len(data) - 5 - 6))
 
     def test_characters(self) -> None:
         payload = "ünï √ 🛰 \u2028 \x00".encode()
         data = frame(TEXT, payload, mask=MASK)
-        self.assertEqual(text_frame(data, 0, LONGEST), (payload, len(data)))
+        self.assertEqual(text_frames(data, LONGEST), ([payload], len(data)))
 
     def test_not_ours(self) -> None:
         for name, data in NOT_OURS.items():
-            self.assertIsNone(text_frame(data + b"\x81\x80....", 0, LONGEST), name)
-            self.assertIsNone(text_frame(data, 0, LONGEST), name)
+            self.assertEqual(text_frames(data + b"\x81\x80....", LONGEST), ([], 0), name)
+            self.assertEqual(text_frames(data, LONGEST), ([], 0), name)
 
     def test_limit(self) -> None:
         data = frame(TEXT, b"a" * 100)
-        self.assertEqual(text_frame(data, 0, 100), (b"a" * 100, len(data)))
-        self.assertIsNone(text_frame(data, 0, 99))
+        self.assertEqual(text_frames(data, 100), ([b"a" * 100], len(data)))
+        self.assertEqual(text_frames(data, 99), ([], 0))
 
     def test_incomplete(self) -> None:
         """Cut anywhere, it is not taken, and awaited."""
         for size in (0, 5, 125, 126, 400):
             data = frame(TEXT, b"a" * size, mask=MASK)
             for cut in range(len(data)):
-                self.assertIsNone(text_frame(data[:cut], 0, LONGEST))
+                self.assertEqual(text_frames(data[:cut], LONGEST), ([], 0))
                 self.assertEqual(is_awaited(data[:cut], LONGEST), cut > 0, (size, cut))
 
     def test_not_awaited(self) -> None:

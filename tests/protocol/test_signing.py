@@ -536,3 +536,73 @@ class AnyBytes(Base):
         self.opens(b" " + seal(payload), payload)
         deep = b'{"a":["\\"]",' + b"[" * 62 + b"]" * 62 + b"]}"
         self.refused(joined(signed(spelled(payload=deep))), "too_deep")
+
+
+class MetricsTests(SynchronousTestCase):
+    """The short way for the message that is most of them all."""
+
+    def both(self, data: bytes) -> bool:
+        """Whether the short way takes `data`; if so it finds what the long way does."""
+        found = KEY.open_metrics(data)
+        if found is None:
+            return False
+        envelope = KEY.open(data)
+        for name in ("type", "agent_id", "ts", "nonce", "signature"):
+            self.assertEqual(getattr(found, name), getattr(envelope, name))
+        self.assertEqual(found.payload, decode_payload(envelope, MetricsPayload))
+        return True
+
+    def seal(
+        self, payload: bytes = METRICS, agent: str = "agent-1", type: str = "metrics"
+    ) -> bytes:
+        return KEY.seal(type, agent, payload, ts=TS, nonce=NONCE)
+
+    def test_taken(self) -> None:
+        for payload in (
+            METRICS,
+            b'{"diskUsage":1e2,"cpuPercent":0,"memPercent":-0.5}',
+            canonical({"cpuPercent": 1e-7, "memPercent": 99.99999999, "diskUsage": 100}),
+        ):
+            self.assertTrue(self.both(self.seal(payload)), payload)
+        for agent in ("é", "a b", 'quo"te', "back\\slash", "\n"):
+            self.assertTrue(self.both(self.seal(agent=agent)), agent)
+
+    def test_left_to_the_long_way(self) -> None:
+        """What is rare, or wrong: the long way finds out which."""
+        good = self.seal()
+        for name, data in {
+            "another type": self.seal(type="metric"),
+            "a reading less": self.seal(b'{"cpuPercent":1,"memPercent":2}'),
+            "no reading": self.seal(b'{"cpuPercent":1,"memPercent":null,"diskUsage":3}'),
+            "not a number": self.seal(b'{"cpuPercent":"1","memPercent":2,"diskUsage":3}'),
+            "too large a number": self.seal(b'{"cpuPercent":1e999,"memPercent":2,"diskUsage":3}'),
+            "one more": self.seal(b'{"cpuPercent":1,"memPercent":2,"diskUsage":3,"load":4}'),
+            "twice": self.seal(b'{"cpuPercent":1,"memPercent":2,"memPercent":3,"diskUsage":4}'),
+            "twice, one less": self.seal(b'{"cpuPercent":1,"memPercent":2,"memPercent":3}'),
+            "a colon in the id": self.seal(agent="arn:aws"),
+            "half a character": self.seal().replace(b"agent-1", b"\\ud800"),
+            "changed": good.replace(b"25.5", b"25.6"),
+            "not UTF-8": good.replace(b"agent-1", b"agent\xff1"),
+            "another key": SigningKey("no").seal("metrics", "agent-1", METRICS, ts=TS, nonce=NONCE),
+            "upper case": good[:-66] + good[-66:-2].upper() + good[-2:],
+            "cut": good[:-1],
+            "more behind": good + b" ",
+            "nothing": b"",
+        }.items():
+            self.assertFalse(self.both(data), name)
+
+    def test_members_twice(self) -> None:
+        """Signed or not, a member that is there twice is never taken."""
+        text = self.seal()[: -len(',"signature":""}') - 64]
+        for member in (b'"type":"metrics"', b'"agentId":"x"', b'"ts":1', b'"nonce":"n"'):
+            twice = text.replace(b',"payload"', b"," + member + b',"payload"') + b"}"
+            data = twice[:-1] + b',"signature":"' + KEY.sign(twice).encode() + b'"}'
+            self.assertFalse(self.both(data), member)
+
+    @given(st.binary(max_size=3), st.integers(0, 300), st.integers(0, 3))
+    def test_changed_anywhere(self, by: bytes, at: int, take: int) -> None:
+        """No change of a signed text gets through, and none is an exception."""
+        good = self.seal()
+        changed = good[:at] + by + good[at + take :]
+        if changed != good:
+            self.assertFalse(self.both(changed))

@@ -24,7 +24,13 @@ from jetcamer.hub.records import AgentRecord, CommandRecord, RefusalRecord
 from jetcamer.hub.refusals import Refusals
 from jetcamer.hub.registry import AgentRegistry
 from jetcamer.hub.session import AgentSession, Connection, Policy
-from jetcamer.protocol.envelope import AuthPayload, Envelope, LogPayload, MetricsPayload
+from jetcamer.protocol.envelope import (
+    AuthPayload,
+    Envelope,
+    LogPayload,
+    MetricsMessage,
+    MetricsPayload,
+)
 from tests.support.simulation.agents import EPOCH
 from tests.support.simulation.clock import Process
 from tests.support.simulation.network import HubEndpoint, Network
@@ -236,7 +242,9 @@ class Hub:
     ) -> None:
         self.watch.authenticated(envelope.agent_id, payload.hostname, session.address)
 
-    def metrics(self, session: AgentSession, envelope: Envelope, payload: MetricsPayload) -> None:
+    def metrics(
+        self, session: AgentSession, envelope: Envelope | MetricsMessage, payload: MetricsPayload
+    ) -> None:
         self.watch.metrics(envelope.agent_id, payload.cpu_percent)
 
     def log(self, session: AgentSession, envelope: Envelope, payload: LogPayload) -> None:
