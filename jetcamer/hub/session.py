@@ -18,6 +18,7 @@ from jetcamer.hub.fleet import Agent
 from jetcamer.hub.records import RefusalRecord
 from jetcamer.protocol.canonical import canonical
 from jetcamer.protocol.envelope import (
+    MAX_AGENT_ID,
     AuthPayload,
     CommandResultPayload,
     Envelope,
@@ -29,6 +30,7 @@ from jetcamer.protocol.envelope import (
     decode_payload,
 )
 from jetcamer.protocol.errors import ProtocolError, excerpt
+from jetcamer.protocol.parsing import check_limits, members
 from jetcamer.protocol.signing import SigningKey
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ _POLICY_REASONS = frozenset(
         "rate_limited",
     }
 )
+
+#: Bytes by which a message counts as one more: 4 KiB, as a power of two.
+_WEIGHT_BITS = 12
 
 #: A `ts` further than this from our clock is about the clock, not about a replay. Milliseconds.
 _WINDOW_MS = 300_000
@@ -118,7 +123,8 @@ class SessionListener(Protocol):
 
 
 class RateLimit(msgspec.Struct, frozen=True):
-    """Messages that one agent may send, over all its connections (a leaky bucket)."""
+    """Messages that one agent may send, over all its connections (a leaky bucket). A long message
+    counts once more for each 4 KiB of it."""
 
     per_second: float = 50.0
     burst: int = 500
@@ -232,9 +238,13 @@ class AgentSession:
                 if envelope.agent_id != agent.agent_id:
                     raise ProtocolError("wrong_agent", "the agent id changed within a connection")
             agent.replay.check(envelope.ts, envelope.nonce, now)
-            # A leaky bucket: when this message would have come at the sustained rate.
-            due = (agent.rate_ms if agent.rate_ms > now else now) + self._interval_ms
-            if due > now + self._burst_ms:
+            # A leaky bucket: when this message would have come at the sustained rate. Beyond what
+            # the burst allows it cannot be, but where our clock was set back.
+            due, most = agent.rate_ms, now + self._burst_ms
+            if not now <= due <= most:
+                due = now
+            due += self._interval_ms * (1 + (len(data) >> _WEIGHT_BITS))
+            if due > most:
                 raise ProtocolError("rate_limited", self._policy.rate.words)
             agent.rate_ms = due
         except ProtocolError as error:
@@ -372,19 +382,19 @@ class AgentSession:
     def _refuse_message(self, data: bytes, error: ProtocolError, now: int) -> None:
         reason = error.code if error.code in _POLICY_REASONS else "invalid_json"
         words, told = str(error), reason
-        claimed = _claimed(data)
+        claimed_id, ts = _claimed(data)
         agent, agent_id = self.agent, self.agent_id
-        if agent is None and claimed is not None:
-            agent_id = claimed.agent_id
+        if agent is None and claimed_id is not None:
+            agent_id = claimed_id
             agent = self._keys.find(agent_id, now)
         if agent is not None and reason == "invalid_signature":
             explained = self._policy.explain(data, agent)
             words = f"{words}: {explained}" if explained else words
-        elif agent is not None and claimed is not None and reason == "invalid_timestamp":
+        elif agent is not None and ts is not None and reason == "invalid_timestamp":
             # The signature was right, so this is the agent's own clock.
-            skew = claimed.ts - now
-            if abs(skew) > _WINDOW_MS:
-                agent.skew_ms = skew
+            agent = self._keys.admit(agent)
+            if abs(ts - now) > _WINDOW_MS:
+                agent.skew_ms = ts - now
             told = f"{reason}: {error.words}"
         self._refuse(reason, words, agent_id, told=told)
 
@@ -409,9 +419,19 @@ class AgentSession:
         )
 
 
-def _claimed(data: bytes) -> Envelope | None:
-    """The envelope of a message that did not verify, where it is one."""
+def _claimed(data: bytes) -> tuple[str | None, int | None]:
+    """The agent id that a message names which was refused, and its `ts`, where it has them."""
     try:
-        return decode(data)
+        envelope = decode(data)
     except ProtocolError:
-        return None
+        pass
+    else:
+        return envelope.agent_id, envelope.ts
+    try:
+        check_limits(data)
+        member = members(data).get("agentId")
+    except ProtocolError:
+        return None, None
+    named = member.value if member is not None else None
+    fits = isinstance(named, str) and 0 < len(named) <= MAX_AGENT_ID and named.isprintable()
+    return (named if fits else None), None

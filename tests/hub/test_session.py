@@ -7,7 +7,7 @@ import hmac
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from jetcamer.hub.fleet import Fleet
+from jetcamer.hub.fleet import Agent, Fleet
 from jetcamer.hub.records import AgentRecord, RefusalRecord
 from jetcamer.hub.session import AgentSession, Policy, RateLimit
 from jetcamer.protocol.envelope import AuthPayload, CommandResultPayload, LogPayload, MetricsPayload
@@ -250,6 +250,57 @@ class RefusedTests(SessionTestCase):
             self.session.message_received(self.agent.metrics())
         self.assertIsNone(self.connection.closed)
         self.refused(self.agent.metrics(), 1008, "rate_limited")
+
+    def test_long_messages_count_more(self) -> None:
+        policy = Policy(RateLimit(per_second=10, burst=100))
+        self.session = AgentSession(
+            self.connection, self.keys, self.listener, lambda: self.now, policy
+        )
+        self.session.message_received(self.agent.auth())
+        long = "x" * 404_000
+        self.session.message_received(self.agent.seal("log", {"level": "info", "message": long}))
+        self.assertIsNone(self.connection.closed)
+        self.refused(self.agent.metrics(), 1008, "rate_limited")
+
+    def test_our_clock_is_set_back(self) -> None:
+        """It lets nobody in that should not, and keeps nobody out."""
+        self.session.message_received(self.agent.auth())
+        self.now -= 60_000
+        self.session.message_received(self.agent.metrics())
+        self.assertIsNone(self.connection.closed)
+
+    def test_who_it_was_in_a_message_that_is_none(self) -> None:
+        """A signature in another form, a member too many: it is still known who claimed it."""
+        explained: list[bytes] = []
+
+        def explain(data: bytes, agent: Agent) -> str:
+            explained.append(data)
+            return "in capitals"
+
+        good = self.agent.auth()
+        for data, reason in (
+            (good[:-66] + good[-66:-2].upper() + good[-2:], "invalid_signature"),
+            (good[:-1] + b',"more":1}', "invalid_json"),
+        ):
+            connection = FakeConnection()
+            session = AgentSession(
+                connection, self.keys, self.listener, lambda: self.now, Policy(explain=explain)
+            )
+            session.message_received(data)
+            refusal = self.listener.refusals[-1]
+            self.assertEqual((refusal.agent_id, refusal.reason), ("agent-1", reason))
+        self.assertEqual(len(explained), 1)
+        for data in (b'{"agentId":"\\ud800"}', b'{"agentId":7}', b"[" * 100_000, b'{"agentId":""}'):
+            _, session = self.connect()
+            session.message_received(data)
+            self.assertIsNone(self.listener.refusals[-1].agent_id)
+
+    def test_clock_of_a_stranger_with_the_shared_secret(self) -> None:
+        """It is known from then on, for an operator to see why it does not come."""
+        self.keys = Fleet(legacy_secret="shared by all")
+        self.connection, self.session = self.connect()
+        self.session.message_received(SealingAgent("old-7", "shared by all").auth(ts=NOW - 400_000))
+        self.assertEqual(self.keys.get("old-7").skew_ms, -400_000)
 
     def test_changed_agent(self) -> None:
         """Not even with the right key."""
