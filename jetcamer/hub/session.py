@@ -56,8 +56,8 @@ _POLICY_REASONS = frozenset(
     }
 )
 
-#: Bytes by which a message counts as one more: 4 KiB, as a power of two.
-_WEIGHT_BITS = 12
+#: Bytes by which a message counts as one more.
+_WEIGHT = 4096
 
 #: A `ts` further than this from our clock is about the clock, not about a replay. Milliseconds.
 _WINDOW_MS = 300_000
@@ -238,14 +238,15 @@ class AgentSession:
                 if envelope.agent_id != agent.agent_id:
                     raise ProtocolError("wrong_agent", "the agent id changed within a connection")
             agent.replay.check(envelope.ts, envelope.nonce, now)
-            # A leaky bucket: when this message would have come at the sustained rate. Beyond what
-            # the burst allows it cannot be, but where our clock was set back.
-            due, most = agent.rate_ms, now + self._burst_ms
-            if not now <= due <= most:
+            # A leaky bucket: when this message would have come at the sustained rate.
+            due = agent.rate_ms
+            if due < now:
                 due = now
-            due += self._interval_ms * (1 + (len(data) >> _WEIGHT_BITS))
-            if due > most:
-                raise ProtocolError("rate_limited", self._policy.rate.words)
+            due += self._interval_ms
+            if len(data) >= _WEIGHT:
+                due += self._interval_ms * (len(data) // _WEIGHT)
+            if due > now + self._burst_ms:
+                due = self._beyond_burst(agent, now)
             agent.rate_ms = due
         except ProtocolError as error:
             self._refuse_message(data, error, now)
@@ -342,6 +343,12 @@ class AgentSession:
         if agent is None:
             raise ProtocolError("unknown_agent", f"no agent is known as {excerpt(claimed)}")
         return agent, self._open(data, agent)
+
+    def _beyond_burst(self, agent: Agent, now: int) -> float:
+        """Refuse it; but where our clock was set back since the last one, begin anew."""
+        if agent.rate_ms <= now + self._burst_ms:
+            raise ProtocolError("rate_limited", self._policy.rate.words)
+        return now + self._interval_ms
 
     def _dispatch(self, agent: Agent, envelope: Envelope, now: int) -> None:
         listener = self._listener

@@ -20,6 +20,9 @@ _BURST = 16
 #: ...as long as none is this much older than the message that comes. Milliseconds.
 _RECENT = 20
 
+#: A ``ts`` below every other.
+_NONE = -(1 << 62)
+
 
 class ReplayGuard:
     """Remembers some messages of one peer; all times are Unix milliseconds.
@@ -34,31 +37,39 @@ class ReplayGuard:
     :param floor: what was `high` when a guard for the same peer was given up. None: no floor.
     """
 
-    __slots__ = ("_limit", "_lowest", "_ring", "_tags", "_window", "floor", "high")
+    __slots__ = ("_floor", "_high", "_limit", "_lowest", "_marks", "_tags", "_times", "_window")
 
     def __init__(self, window_ms: int = 300_000, limit: int = 64, floor: int | None = None) -> None:
         if window_ms < 0 or limit < 1:
             raise ValueError("the window must not be negative, and at least one nonce be held")
         self._window = window_ms
         self._limit = limit
-        #: No message with a ``ts`` up to this one counts.
-        self.floor = floor
-        #: The highest ``ts`` that counted; the floor as long as none has.
-        self.high = floor
-        # The messages in order of ts, the first at `_lowest`, and round: message i has its ts at
-        # 2 * i, and at 2 * i + 1 the 64-bit hash of its nonce, keyed anew in each process. A clash
-        # refuses a message that was fresh, and never accepts a replay.
-        self._ring = array("q")
+        self._floor = self._high = _NONE if floor is None else floor
+        # The messages in order of ts, the first at `_lowest`, and round: the ts of each, and the
+        # 64-bit hash of its nonce, keyed anew in each process. A clash refuses a message that was
+        # fresh, and never accepts a replay.
+        self._times = array("q")
+        self._marks = array("q")
         # The low byte of each hash, by which it is looked up: nothing searches faster than memchr.
         self._tags = bytearray()
         self._lowest = 0
+
+    @property
+    def floor(self) -> int | None:
+        """No message with a ``ts`` up to this one counts."""
+        return None if self._floor == _NONE else self._floor
+
+    @property
+    def high(self) -> int | None:
+        """The highest ``ts`` that counted; the floor as long as none has."""
+        return None if self._high == _NONE else self._high
 
     def __len__(self) -> int:
         return len(self._tags)
 
     def check(self, ts: int, nonce: str, now: int) -> None:
         """Remember a fresh message; raise ``invalid_timestamp`` or ``replayed_nonce`` otherwise."""
-        if abs(ts - now) > self._window:
+        if not -self._window <= ts - now <= self._window:
             side = "ahead of" if ts > now else "behind"
             seconds = abs(ts - now) // 1000
             raise ProtocolError("invalid_timestamp", f"{seconds} s {side} this clock", "ts")
@@ -67,54 +78,50 @@ class ReplayGuard:
         tags = self._tags
         if tag in tags and self._holds(mark):
             raise ProtocolError("replayed_nonce", "seen before", "nonce")
-        floor = self.floor
-        if floor is not None and ts <= floor:
+        if ts <= self._floor:
             raise ProtocolError(
                 "invalid_timestamp", "older than what is remembered to tell it from a replay", "ts"
             )
-        high = self.high
-        if high is None or ts >= high:
-            self.high = ts
-            at = self._lowest
-            ring = self._ring
-            if len(tags) == self._limit and (lowest := ring[2 * at]) < ts - _RECENT:
+        if ts >= self._high:
+            self._high = ts
+            times, at = self._times, self._lowest
+            if len(tags) == self._limit and times[at] < ts - _RECENT:
                 # Nearly every message ends here: the highest takes the place of the lowest.
-                if floor is None or lowest > floor:
-                    self.floor = lowest
-                ring[2 * at] = ts
-                ring[2 * at + 1] = mark
+                self._floor = times[at]
+                times[at] = ts
+                self._marks[at] = mark
                 tags[at] = tag
-                self._lowest = at + 1 if at + 1 < self._limit else 0
+                self._lowest = (at + 1) % self._limit
                 return
         self._insert(ts, mark)
 
     def _holds(self, mark: int) -> bool:
         at = self._tags.find(mark & 0xFF)
         while at >= 0:
-            if self._ring[2 * at + 1] == mark:
+            if self._marks[at] == mark:
                 return True
             at = self._tags.find(mark & 0xFF, at + 1)
         return False
 
     def _insert(self, ts: int, mark: int) -> None:
         """Remember one of the first messages, one of a burst, or one that is not the newest."""
-        ring, tags, at = self._ring, self._tags, self._lowest
+        times, marks, tags, at = self._times, self._marks, self._tags, self._lowest
         if at:
-            ring[:] = ring[2 * at :] + ring[: 2 * at]
+            times[:] = times[at:] + times[:at]
+            marks[:] = marks[at:] + marks[:at]
             tags[:] = tags[at:] + tags[:at]
             self._lowest = 0
         excess = 0
         while (held := len(tags) - excess) >= self._limit and (
-            ring[2 * excess] < ts - _RECENT or held >= self._limit * _BURST
+            times[excess] < ts - _RECENT or held >= self._limit * _BURST
         ):
-            if self.floor is None or ring[2 * excess] > self.floor:
-                self.floor = ring[2 * excess]
+            self._floor = times[excess]
             excess += 1
-        del ring[: 2 * excess]
-        del tags[:excess]
+        if excess:
+            del times[:excess], marks[:excess], tags[:excess]
         at = len(tags)
-        if at and ts < ring[-2]:
-            at = bisect_right(range(at), ts, key=lambda index: ring[2 * index])
-        ring.insert(2 * at, ts)
-        ring.insert(2 * at + 1, mark)
+        if at and ts < times[-1]:
+            at = bisect_right(times, ts)
+        times.insert(at, ts)
+        marks.insert(at, mark)
         tags.insert(at, mark & 0xFF)

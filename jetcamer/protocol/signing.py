@@ -126,8 +126,7 @@ class SigningKey:
         if message is None:
             return None
         inner = self._inner()
-        inner.update(data[:-TAIL])
-        inner.update(b"}")
+        inner.update(data[:-TAIL] + b"}")
         outer = self._outer()
         outer.update(inner.digest())
         return message if compare_digest(outer.hexdigest(), message.signature) else None
