@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
-from jetcamer.hub.ingest import FLOOR_RESERVE_MS
 from jetcamer.hub.records import CommandRecord, RefusalRecord
 from jetcamer.net.websocket import Disconnected
 from tests.support.simulation.agents import SimulatedAgent
 from tests.support.simulation.clock import Time
-from tests.support.simulation.hub import WRITTEN_EVERY, Hub
+from tests.support.simulation.hub import Hub
 from tests.support.simulation.network import Network
 
 #: How the hub ends a connection.
@@ -62,7 +61,6 @@ class Observer:
         self._set_back: set[str] = set()
         #: Addresses whose connections may stay open without a word.
         self._disturbed: set[str] = set()
-        self._crashed_at = -1e9
         self._doubted: dict[str, str] = {}
         self._newest: dict[str, int] = {}
         self._newest_at: dict[str, float] = {}
@@ -135,10 +133,7 @@ class Observer:
             # After a restart the hub takes nothing older than what it remembers.
             allowed = refusal.reason == "invalid_timestamp"
         else:
-            # The floor that a crash leaves is a little ahead of what was heard before it.
-            since = self.time.now - self._crashed_at
-            ahead = FLOOR_RESERVE_MS / 1000 + 2 * WRITTEN_EVERY
-            allowed = refusal.reason == "invalid_timestamp" and since < ahead
+            allowed = False
         if not allowed:
             self.problems.append(
                 f"refused {refusal.reason} of {refusal.agent_id} at {self.time.now:.3f} s:"

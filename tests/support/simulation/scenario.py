@@ -294,7 +294,6 @@ class Simulation(Checks):
     def _crash_hub(self, quietly: bool) -> None:
         if self.hub is not None:
             self._note("hub crashes")
-            self._crashed_at = self.time.now
             self.hub.crash(quietly)
             self.hub = None
             self._in(self.random.uniform(0.3, 1.5), self._start_hub)
