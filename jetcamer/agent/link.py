@@ -105,6 +105,10 @@ class AgentLink(Service):
         """Have `call` called after each change of state."""
         self._core.on_change = call
 
+    def on_rate_limited(self, call: Callable[[], None]) -> None:
+        """Have `call` called when the server closes because of too many messages."""
+        self._core.on_rate_limited = call
+
     def status(self) -> dict[str, Any]:
         """The link's part of ``ws-status``; see docs/protocol.md, Local HTTP."""
         core = self._core

@@ -25,14 +25,12 @@ from jetcamer.agent.session import Session
 from jetcamer.net.endpoint import ConnectFailed
 from jetcamer.net.timers import Timer
 from jetcamer.net.websocket import Disconnected, WebSocketConnection
+from jetcamer.protocol.close_codes import POLICY_VIOLATION, TRY_AGAIN_LATER
 
 log = Logger()
 
 #: Seconds for flushing what is queued and for the close handshake, together.
 CLOSE_DEADLINE = 2.0
-
-#: RFC 6455 §7.4.1 and the IANA registry: "try again later".
-TRY_AGAIN_LATER = 1013
 
 SessionMaker = Callable[[WebSocketConnection], Session]
 
@@ -81,6 +79,7 @@ class LinkCore:
         self.server_time: tuple[float, float] | None = None
         self.last_error: str | None = None
         self.on_change: Callable[[], None] = lambda: None
+        self.on_rate_limited: Callable[[], None] = lambda: None
         self.inputs: LinkInputs
         self._attempt: Deferred[Session] | None = None
         self._retry = Timer(clock)
@@ -159,6 +158,8 @@ class LinkCore:
     def back_off_after_loss(self, reason: Disconnected) -> None:
         self._forget_session()
         self._wait(reason.words, _asked_to_wait(reason))
+        if _sent_too_much(reason):
+            self.on_rate_limited()
 
     def _wait(self, words: str, retry_after: float | None) -> None:
         self.last_error = words
@@ -314,3 +315,12 @@ def _asked_to_wait(reason: Disconnected) -> float | None:
         return None
     words = reason.reason.strip()
     return float(words) if words.isascii() and words.isdigit() else MAX_DELAY
+
+
+def _sent_too_much(reason: Disconnected) -> bool:
+    """Whether the server closed because of too many messages; words may follow its reason."""
+    return (
+        reason.by_peer
+        and reason.code == POLICY_VIOLATION
+        and reason.reason.startswith("rate_limited")
+    )

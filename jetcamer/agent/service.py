@@ -127,6 +127,7 @@ class Agent(DaemonService):
             },
             now=time.time,
         )
+        self.link.on_rate_limited(self.logs.server_limits)
         self._sampler = MetricsSampler(
             reactor, extended=config.metrics_extended, logs=self.logs.totals
         )

@@ -1,4 +1,4 @@
-"""The close codes of WebSockets that agents and hubs send (RFC 6455, 7.4.1, and the IANA registry)."""
+"""The close codes that agents and hubs send (RFC 6455, 7.4.1, and the IANA registry)."""
 
 from __future__ import annotations
 

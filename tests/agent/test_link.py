@@ -15,6 +15,7 @@ from jetcamer.agent.link import AgentLink
 from jetcamer.agent.link_machine import CLOSE_DEADLINE, INPUTS, TABLE
 from jetcamer.agent.reconnect import ReconnectPolicy
 from jetcamer.agent.session import Session, SessionSettings
+from jetcamer.net.websocket import Disconnected
 from jetcamer.protocol.replay import ReplayGuard
 from jetcamer.protocol.signing import SigningKey
 from tests.support.doubles import (
@@ -190,6 +191,23 @@ class StateTests(LinkFixture):
             self.logs, "[ws] connection failed: closed by the server: 1008 unknown_agent"
         )
         self.assert_status(lastError="closed by the server: 1008 unknown_agent")
+        self.stop()
+
+    def test_a_server_that_limits_messages_is_heeded_and_not_trampled(self) -> None:
+        heard = []
+        self.link.on_rate_limited(lambda: heard.append(self.link.state))
+        self.start()
+        for ceiling in [2, 4, 8, 16, 32, 60, 60]:
+            self.lose(self.network.accept(), code=1008, reason="rate_limited: words")
+            self.assert_status(state="backing off", nextRetrySeconds=float(ceiling))
+            self.clock.advance(ceiling)
+        self.assertEqual(heard, ["backing off"] * 7)
+        for code, reason in [(1008, "revoked"), (1013, "rate_limited"), (None, "")]:
+            self.lose(self.network.accept(), code=code, reason=reason)
+            self.clock.advance(60)
+        ours = Disconnected(1008, "rate_limited", by_peer=False, clean=True, words="closed by us")
+        self.network.accept().session.disconnected(ours)  # type: ignore[attr-defined]
+        self.assertEqual(len(heard), 7)
         self.stop()
 
     def test_the_count_begins_again_after_60_s_undisturbed(self) -> None:

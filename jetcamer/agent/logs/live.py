@@ -1,9 +1,9 @@
 """Log lines to the server as they are written: the taker that is always up to date.
 
-In: streams, and the link's queue. Out: ``log`` messages, no more than so many a second. The newest
-lines wait for their turn or for the link; those for which there is no room are counted, and once
-a minute it is said how many there were. Must never hold up reading: the files are read to their
-ends whatever the link does.
+In: streams, and the link's queue. Out: ``log`` messages, no more than so many a second, and fewer
+to a server that limits them. The newest lines wait for their turn or for the link; those for which
+there is no room are counted, and once a minute it is said how many there were. Must never hold up
+reading: the files are read to their ends whatever the link does.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from jetcamer.agent.logs.lines import Block, Parser, clean, text
+from jetcamer.agent.logs.pace import Pace
 from jetcamer.agent.logs.stream import Stream
 from jetcamer.net.timers import Timer
 
@@ -31,8 +32,13 @@ TURN_SIZE = 1 << 20
 #: Seconds between two looks at whether more may be sent, while lines wait and the link is open.
 SEND_INTERVAL = 0.25
 
-#: Seconds between two lines that say how many were suppressed.
+#: And while lines wait for their turn, at least so many.
+SHORTEST_INTERVAL = 0.05
+
+#: Seconds between two messages that say how many lines of a path were suppressed, and the paths
+#: that are spoken of at once.
 SAY_INTERVAL = 60.0
+MAX_SAID = 50
 
 
 class Queue(Protocol):
@@ -80,7 +86,7 @@ class Live:
     ) -> None:
         self._clock = clock
         self._queue = queue
-        self._rate = rate
+        self._pace = Pace(clock, rate) if rate > 0 else None
         self._parser_for = parser_for
         self._stopped = False
         self._parsers: dict[str, Parser] = {}
@@ -92,8 +98,9 @@ class Live:
         self._handed: _Line | None = None
         #: Lines behind that one that were suppressed: they count when their place does.
         self._held = 0
-        #: When each of the last lines was sent, as many as there may be in a second.
-        self._sent_at: deque[float] = deque(maxlen=rate)
+        #: How many of those that wait were there when the link was opened: the oldest.
+        self._overdue = 0
+        self._was_open = False
         #: Streams of which a line was settled, and perhaps the last one.
         self._touched: set[Stream] = set()
         self._reading: dict[str, Stream] = {}
@@ -126,9 +133,24 @@ class Live:
 
     def link_changed(self) -> None:
         """The link was opened or lost."""
+        was_open, self._was_open = self._was_open, self._queue.is_open
+        if self._pace is not None and not self._stopped and was_open != self._was_open:
+            if self._was_open:
+                self._overdue = len(self._waiting)
+                self._pace.opened()
+            else:
+                self._pace.stop()
         if self._waiting and not self._send_timer.running:
             self._send()
         self._arrange_to_say()
+
+    def server_limits(self) -> None:
+        """The server closed the link because of too many messages."""
+        if self._pace is not None and self._pace.refused():
+            log.warn(
+                "[logs] the server limits messages: sending at most {rate} lines a second",
+                rate=self.rate,
+            )
 
     def stop(self) -> None:
         """What was not sent, and what is still written, is read again after a restart."""
@@ -137,6 +159,8 @@ class Live:
         self._stopped = True
         for timer in (self._read_timer, self._send_timer, self._say_timer):
             timer.stop()
+        if self._pace is not None:
+            self._pace.stop()
         self._reading.clear()
         self._waiting.clear()
 
@@ -144,6 +168,11 @@ class Live:
     def waiting(self) -> int:
         """Lines that wait to be sent."""
         return len(self._waiting)
+
+    @property
+    def rate(self) -> int:
+        """The most lines that are sent in a second now."""
+        return 0 if self._pace is None else int(self._pace.rate)
 
     # Reading
 
@@ -181,7 +210,7 @@ class Live:
         return block.end - block.start or TURN_SIZE
 
     def _take(self, stream: Stream, block: Block) -> None:
-        if self._rate == 0:
+        if self._pace is None:
             self._suppress(stream, block.lines)
             return
         if stream.end - block.end >= MAX_WAITING_BYTES:  # newer ones will take all the room
@@ -215,15 +244,17 @@ class Live:
     # Sending
 
     def _send(self) -> None:
-        now = self._clock.seconds()
-        while self._waiting and self._handed is None and self._queue.flowing:
-            if len(self._sent_at) == self._rate and now - self._sent_at[0] < 1:
+        pace, interval = self._pace, SEND_INTERVAL
+        while pace and self._waiting and self._handed is None and self._queue.flowing:
+            wait = pace.wait(waited=self._overdue > 0)
+            if wait > 0:
+                interval = max(wait, SHORTEST_INTERVAL)
                 break
-            self._sent_at.append(now)
+            pace.sent()
             self._hand_over(self._pop())
         self._settle()
         if self._waiting and self._queue.is_open:
-            self._send_timer.start(SEND_INTERVAL, self._send)
+            self._send_timer.start(interval, self._send)
 
     def _hand_over(self, line: _Line) -> None:
         stream = line.stream
@@ -254,6 +285,7 @@ class Live:
     def _pop(self) -> _Line:
         line = self._waiting.popleft()
         self._waiting_bytes -= len(line.raw)
+        self._overdue = max(0, self._overdue - 1)
         return line
 
     def _drop(self, count: int) -> None:
@@ -304,7 +336,8 @@ class Live:
         self._say_more()
 
     def _say_more(self) -> None:
-        unsaid, self._unsaid = self._unsaid, Counter()
-        for path, count in unsaid.items():
+        for path in list(self._unsaid)[:MAX_SAID]:
+            count = self._unsaid.pop(path)
             lines = "line" if count == 1 else "lines"
             self._queue.log_message("info", f"… and {count:,} {lines} more", path)
+        self._arrange_to_say()

@@ -159,6 +159,7 @@ class Pipeline:
             },
             "totals": self.totals(),
             "waiting": self.live.waiting,
+            "linesPerSecond": self.live.rate,
             "ignored": dict(list(self.tail.ignored.items())[:MAX_SHOWN]),
             "checkpointError": self._checkpoint.last_error,
         }

@@ -140,6 +140,11 @@ class LogShipping(Service):
         if self._pipeline is not None:
             self._pipeline.live.link_changed()
 
+    def server_limits(self) -> None:
+        """The server closed the link because of too many messages."""
+        if self._pipeline is not None:
+            self._pipeline.live.server_limits()
+
     def look_now(self) -> None:
         """The credentials may have changed."""
         if self.running:

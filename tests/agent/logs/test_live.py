@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from jetcamer.agent.logs import live as module
 from jetcamer.agent.logs.ledger import Ledger
 from jetcamer.agent.logs.lines import MAX_LINE
 from jetcamer.agent.logs.live import (
@@ -21,12 +22,14 @@ from jetcamer.agent.logs.live import (
 )
 from jetcamer.agent.logs.stream import BLOCK_SIZE, Source, Stream
 from jetcamer.agent.send_queue import Counters, Outgoing, SendQueue
+from tests.support.logs import LogsMixin
 
 
-class LiveCase(SynchronousTestCase):
+class LiveCase(LogsMixin, SynchronousTestCase):
     rate = 200
 
     def setUp(self) -> None:
+        self.logged = self.capture_logs()
         self.clock = Clock()
         self.counters = Counters()
         self.queue = SendQueue(self.counters)
@@ -162,10 +165,34 @@ class LiveTests(LiveCase):
         self.clock.advance(SAY_INTERVAL)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.open()
-        self.clock.pump([0.25] * 20)
+        self.clock.pump([0.25] * 80)
         self.assertEqual(self.messages(), [str(n) for n in range(1500, 2500)])
         self.clock.advance(SAY_INTERVAL)
         self.assertEqual(self.messages()[1000:], ["… and 1,500 lines more"])
+
+    def test_those_that_waited_come_slowly_after_a_first_burst_and_newer_ones_as_ever(
+        self,
+    ) -> None:
+        stream = self.stream()
+        self.write(stream, *map(str, range(600)))
+        self.open()
+        self.clock.pump([0.25] * 12)
+        self.assertLess(len(self.written), 400 + 90)
+        self.clock.pump([0.25] * 20)
+        self.assertEqual(len(self.written), 600)
+        self.write(stream, *map(str, range(600, 900)))
+        self.clock.pump([0.25] * 4)
+        self.assertEqual(self.messages(), [str(n) for n in range(900)])
+
+    def test_newer_ones_do_not_wait_for_those_that_made_way(self) -> None:
+        stream = self.stream()
+        self.write(stream, *["old"] * 1000)
+        self.open()
+        self.clock.pump([0.25] * 8)
+        self.write(stream, *["new"] * 1000)
+        before = len(self.written)
+        self.clock.advance(1)
+        self.assertEqual(self.messages()[before:], ["new"] * 200)
 
     def test_bytes_that_wait_are_bounded_too(self) -> None:
         stream = self.stream()
@@ -328,8 +355,145 @@ class LiveTests(LiveCase):
         self.assertTrue(stream.settled)
 
 
+class LimitTests(LiveCase):
+    """A server that closes the link of who sends more than a leaky bucket takes."""
+
+    per_second = 50
+    burst = 500
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.full_at = 0.0
+        self.closings: list[float] = []
+        self.refused = False
+
+    def connect(self) -> None:
+        def write(outgoing: Outgoing) -> None:
+            self.queue.sent(outgoing)
+            now = self.clock.seconds()
+            due = max(self.full_at, now) + 1 / self.per_second
+            if self.refused or due > now + self.burst / self.per_second:
+                self.refused = True
+                return
+            self.full_at = due
+            self.written.append(json.loads(outgoing.payload))
+
+        self.refused = False
+        self.queue.open(write)
+        self.live.link_changed()
+
+    def lose(self) -> None:
+        self.queue.close()
+        self.live.server_limits()
+        self.live.link_changed()
+
+    def run_for(self, seconds: float, stream: Stream, per_second: int) -> None:
+        """A log that grows, and an agent that comes back two seconds after each closing."""
+        back_at = 0.0
+        for step in range(round(seconds * 4)):
+            lines = per_second * (step + 1) // 4 - per_second * step // 4
+            self.write(stream, *["x"] * lines)
+            if self.refused and self.queue.is_open:
+                self.lose()
+                self.closings.append(self.clock.seconds())
+                back_at = self.clock.seconds() + 2
+            elif not self.queue.is_open and self.clock.seconds() >= back_at:
+                self.connect()
+            self.clock.advance(0.25)
+
+    def test_one_line_says_what_is_sent_from_then_on(self) -> None:
+        self.assertEqual(self.live.rate, 200)
+        self.live.server_limits()
+        said = "[logs] the server limits messages: sending at most {} lines a second"
+        self.assertEqual(self.logged.lines, [said.format(100)])
+        for _ in range(9):
+            self.live.server_limits()
+        self.assertEqual(self.logged.lines, [said.format(rate) for rate in (100, 50, 25, 12, 6, 5)])
+        self.assertEqual(self.live.rate, 5)
+
+    def test_lines_that_waited_come_at_that_pace_too(self) -> None:
+        stream = self.stream()
+        self.write(stream, *map(str, range(1000)))
+        for _ in range(3):
+            self.live.server_limits()
+        self.open()
+        self.assertEqual(len(self.written), 6)
+        self.clock.pump([0.25] * 40)
+        self.assertLessEqual(len(self.written), 6 + 250)
+        self.assertGreater(len(self.written), 225)
+
+    def test_the_slowest_pace_is_kept_exactly(self) -> None:
+        self.write(self.stream(), *["x"] * 100)
+        for _ in range(9):
+            self.live.server_limits()
+        self.open()
+        self.clock.pump([0.01] * 1000)
+        self.assertIn(len(self.written), range(46, 52))
+
+    def test_a_busy_log_settles_after_two_closings_and_every_line_is_counted(self) -> None:
+        stream = self.stream()
+        self.run_for(300, stream, 150)
+        self.assertEqual(len(self.closings), 2, self.closings)
+        self.assertLess(self.closings[-1], 20)
+        self.assertTrue(self.queue.is_open)
+        ledger = stream.ledger
+        self.assertEqual(ledger.sent + ledger.suppressed + self.live.waiting, 300 * 150)
+        said = [int(m.split()[2].replace(",", "")) for m in self.messages() if m[0] == "…"]
+        self.assertEqual(sum(said), ledger.suppressed - self.live._unsaid[stream.path])
+        self.assertGreater(self.live._unsaid[stream.path], 0)
+
+    def test_a_log_that_is_a_little_too_fast_costs_one_closing(self) -> None:
+        self.run_for(300, self.stream(), 60)
+        self.assertEqual(len(self.closings), 1, self.closings)
+
+    def test_after_an_outage_a_quiet_log_does_not_run_into_the_limit(self) -> None:
+        stream = self.stream()
+        self.write(stream, *["x"] * 1000)
+        self.run_for(60, stream, 16)
+        self.assertEqual(self.closings, [])
+        self.assertEqual(self.live.waiting, 0)
+
+    def test_with_no_link_and_when_stopped_no_timer_runs(self) -> None:
+        self.connect()
+        self.lose()
+        self.connect()
+        self.assertNotEqual(self.clock.getDelayedCalls(), [])
+        self.queue.close()
+        self.live.link_changed()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.live.stop()
+        self.connect()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_of_many_files_a_few_are_spoken_of_at_once_and_each_in_its_turn(self) -> None:
+        self.patch(module, "MAX_SAID", 3)
+        self.live = Live(
+            self.clock,
+            self.queue,
+            rate=0,
+            parser_for=self.parser_for,
+            changed=self.changed,
+        )
+        self.open()
+        streams = [self.stream(f"{n}.log") for n in range(7)]
+        for _ in range(2):
+            for stream in streams:
+                self.write(stream, "line")
+        said = []
+        for _ in range(3):
+            self.clock.advance(SAY_INTERVAL)
+            said.append([payload["source"] for payload in self.written])
+            self.written.clear()
+        paths = [stream.path for stream in streams]
+        self.assertEqual(said, [paths[:3], paths[3:6], paths[6:]])
+
+
 class NoLinesTests(LiveCase):
     rate = 0
+
+    def test_a_server_that_limits_messages_changes_nothing(self) -> None:
+        self.live.server_limits()
+        self.assertEqual((self.live.rate, self.logged.lines), (0, []))
 
     def test_none_is_sent_and_all_are_counted(self) -> None:
         self.open()

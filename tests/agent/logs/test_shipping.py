@@ -130,6 +130,15 @@ class FollowingTests(ShippingCase):
         self.assertEqual(shipping.status()["waiting"], 1)
         self.assertEqual(shipping.totals()["sent"], 0)
 
+    def test_the_status_shows_the_rate_of_the_moment(self) -> None:
+        shipping = self.start(archive="off")
+        shipping.server_limits()  # with no file there is nothing to be slowed
+        self.write("access.log")
+        self.clock.advance(LOOK_INTERVAL)
+        self.assertEqual(shipping.status()["linesPerSecond"], 200)
+        shipping.server_limits()
+        self.assertEqual(shipping.status()["linesPerSecond"], 100)
+
     def test_a_configured_file_that_is_not_there_is_said(self) -> None:
         self.start(log_paths=(self.path("b.log"),))
         self.assertLogged(self.logged, f"[logs] {self.path('b.log')}: there is no such file yet")
