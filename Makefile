@@ -8,6 +8,9 @@ INSTALLED := $(VENV)/.installed
 NODE_PEERS := tests/support/node/node_modules/.installed
 CODE := jetcamer tests benchmarks twisted setup.py
 
+# The tests start some two hundred Pythons: each would compile the whole package anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test check lint types unit bench tools node-peers clean
 
 demo: $(INSTALLED)
@@ -32,6 +35,7 @@ bench: $(INSTALLED) node-peers
 	$(BIN)/python benchmarks/protocol.py
 	$(BIN)/python benchmarks/agent_footprint.py
 	$(BIN)/python benchmarks/log_tail.py
+	$(BIN)/python benchmarks/hub_ingest.py
 
 # Programs the tests talk to. Where they are missing and we may install them, we do.
 tools:

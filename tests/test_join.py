@@ -263,8 +263,17 @@ class JoinTests(JoinCase):
             ("", "https://hub.example:8443", "wss://hub.example:8443/agent"),
             ("ftp://x", "https://[2001:db8::1]/", "wss://[2001:db8::1]/agent"),
             ("wss://other.example/a", "https://hub.example/", "wss://other.example/a"),
+            ("ws://HUB.example:9810/a", "https://hub.example/", "ws://HUB.example:9810/a"),
+            ("ws://other.example/a", "http://localhost/", "ws://other.example/a"),
         ):
-            self.assertEqual(join._websocket_url(told, join._parse_url(base)), url)
+            joined = join._Joined("web-1", SECRET, told)
+            self.assertEqual(join._websocket_url(joined, join._parse_url(base)), url)
+
+    def test_a_hub_that_sends_its_agents_elsewhere_without_tls(self) -> None:
+        ca = TestCA(self.folder / "ca")
+        hub = self.serve(ca.issue(ips=["127.0.0.1"]))
+        hub.answer["wsApiUrl"] = "ws://evil.example/agent"
+        self.refused("another machine and without TLS", "--ca-file", ca.path_cert)
 
     def test_what_the_hub_refuses(self) -> None:
         hub = self.serve()
@@ -274,6 +283,9 @@ class JoinTests(JoinCase):
             (429, {"Retry-After": "30"}, {"error": "x"}, "try again in 30 s"),
             (429, {"Retry-After": "soon"}, {"error": "x"}, "try again in a while"),
             (400, {}, {"error": "bad\n\x1b[1mid"}, "refused with status 400: bad\\n\\x1b[1mid"),
+            (405, {}, b"the method is not GET", "status 405: that is the agents' port; the API's"),
+            (426, {}, b"", "that is the agents' port"),
+            (400, {}, b"this is a port for TLS", "refused with status 400: is it https://?"),
             (404, {}, b"<html>", "refused with status 404: is that the hub's URL?"),
             (301, {"Location": "https://a/"}, b"", "redirection (301)"),
             (200, {}, b"hello", "refused with status 200"),

@@ -102,7 +102,7 @@ def _join(args: argparse.Namespace) -> int:
             agent_id = args.agent_id or _agent_id(members)
             context = _trust(ca_file or members.get("wsCaFile")) if url.secure else None
             joined = _ask(url, context, _token(args.token), agent_id)
-            members["wsApiUrl"] = _websocket_url(joined.ws_api_url, url)
+            members["wsApiUrl"] = _websocket_url(joined, url)
             members[_SECRET] = joined.secret
             members["instanceId"] = joined.agent_id
             if ca_file is not None:
@@ -267,21 +267,35 @@ def _refusal(
         return f"{url.authority}: too many attempts from here; try again in {wait}"
     if 300 <= status < 400:
         return f"{url.authority}: it answers with a redirection ({status}); give the URL it is at"
+    if status in (http.client.METHOD_NOT_ALLOWED, http.client.UPGRADE_REQUIRED):
+        return (
+            f"{url.authority}: it answers with status {status}: that is the agents' port; the "
+            "API's is another (apiListen in the hub's configuration, 9812)"
+        )
     try:
         words = str(json.loads(answer)["error"])[:200]
     except (ValueError, KeyError, TypeError, RecursionError):
-        words = "is that the hub's URL?"
+        plain = status == http.client.BAD_REQUEST and not url.secure
+        words = "is it https://?" if plain else "is that the hub's URL?"
     return f"{url.authority}: refused with status {status}: {words}"
 
 
-def _websocket_url(told: str | None, hub: _HubURL) -> str:
-    """The hub's word, else beside its own interface."""
+def _websocket_url(joined: _Joined, hub: _HubURL) -> str:
+    """The hub's word, else beside its own interface. Raises `_JoinError` where a hub that was asked
+    over TLS sends its agents to another machine without."""
+    told = joined.ws_api_url
     if told:
         try:
-            WebSocketURL.parse(told)
+            parsed = WebSocketURL.parse(told)
         except ValueError:
             pass
         else:
+            if hub.secure and not parsed.secure and parsed.host.lower() != hub.host.lower():
+                raise _JoinError(
+                    f"the hub tells its agents to connect to {told}, another machine and without "
+                    f"TLS: nothing was written. It knows {joined.agent_id!r} now: set agentUrl "
+                    "there, revoke and restore it or join as another --agent-id"
+                )
             return told
     default = 443 if hub.secure else 80
     host = f"[{hub.host}]" if ":" in hub.host else hub.host

@@ -12,13 +12,12 @@ import re
 from collections.abc import Mapping
 from typing import TextIO
 
+from jetcamer.daemon.visible import visible
+
+__all__ = ["STYLES", "UNBROKEN", "Terminal", "visible"]
+
 #: SGR parameters (ECMA-48, 8.3.117).
 STYLES = {"good": "32", "bad": "31", "warn": "33", "dim": "2", "strong": "1"}
-
-_CONTROL = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0))}
-#: Line and paragraph separators and the marks that turn the direction of writing.
-_CONTROL |= {code: f"\\u{code:04x}" for code in (0x200E, 0x200F, *range(0x2028, 0x202F))}
-_CONTROL |= {code: f"\\u{code:04x}" for code in range(0x2066, 0x206A)}
 
 #: A space at which a line is not broken.
 UNBROKEN = "\u00a0"
@@ -31,11 +30,6 @@ _SPACES_AT_END = re.compile(r" +((?:\x1b\[\d*m)*\n)")
 
 _WIDTH_UNKNOWN = 100
 _WIDTH_LEAST = 20
-
-
-def visible(text: str) -> str:
-    """`text` on one line, with every control character written out."""
-    return text.translate(_CONTROL)
 
 
 class Terminal:

@@ -28,6 +28,8 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from jetcamer.daemon.visible import visible, visible_json, visible_lines
+
 #: The values of ``--log-format``.
 FORMATS = ("text", "json")
 
@@ -39,12 +41,6 @@ _PRIORITY = {
     LogLevel.error: "<3>",
     LogLevel.critical: "<2>",
 }
-
-#: Control characters, written out: what a peer says can neither forge a line nor drive a terminal.
-_VISIBLE = {
-    code: ascii(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)
-}
-_VISIBLE_BUT_LINES = {code: text for code, text in _VISIBLE.items() if code != ord("\n")}
 
 #: What Twisted says of ports, beside the lines of ours.
 _OF_A_PORT = re.compile(r".+ starting on \S+|\(\w+ Port \S+ Closed\)")
@@ -93,10 +89,10 @@ def _level(event: LogEvent) -> str:
 
 
 def _plain(event: LogEvent) -> str:
-    text = formatEvent(event).translate(_VISIBLE)
+    text = visible(formatEvent(event))
     failure = event.get("log_failure")
     if isinstance(failure, Failure):
-        text += "\n" + failure.getTraceback().rstrip("\n").translate(_VISIBLE_BUT_LINES)
+        text += "\n" + visible_lines(failure.getTraceback().rstrip("\n"))
     return text
 
 
@@ -121,7 +117,9 @@ def _json(event: LogEvent) -> str:
     failure = event.get("log_failure")
     if isinstance(failure, Failure):
         record["exception"] = failure.getTraceback()
-    return json.dumps(record, ensure_ascii=False) if record["message"] or failure else ""
+    if not record["message"] and not failure:
+        return ""
+    return visible_json(json.dumps(record, ensure_ascii=False))
 
 
 def observer_for(

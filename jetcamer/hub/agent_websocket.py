@@ -18,10 +18,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from jetcamer.hub.admission import UNIX, plain_address
-from jetcamer.hub.frames import is_awaited, text_frames
+from jetcamer.hub.frames import LONGEST, is_awaited, text_frames
 from jetcamer.hub.handshake import END, Refusal, Upgrade, accepting, read_request, refusing
 from jetcamer.hub.timed_websocket import CLOSED, CLOSING, CONNECTING, OPEN, TimedWebSocket
 from jetcamer.net.url import join_authority
+from jetcamer.protocol.close_codes import INTERNAL_ERROR, MESSAGE_TOO_BIG
 
 if TYPE_CHECKING:
     from jetcamer.hub.session import AgentSession
@@ -29,19 +30,18 @@ if TYPE_CHECKING:
 
 _log = Logger()
 
-#: WebSocket close codes (RFC 6455, 7.4.1, and the IANA registry).
-MESSAGE_TOO_BIG = 1009
-INTERNAL_ERROR = 1011
-
 #: A request for an upgrade, its headers included, has no business being longer. Bytes.
 _MAX_REQUEST = 16 * 1024
 
 #: Frames of one message. Empty ones weigh nothing on the wire and something here.
 _MAX_FRAGMENTS = 1024
 
-#: Frames in a second that do not take the short way: each costs 50 times what one costs that does,
-#: and six bytes are enough for one. Agents send a few in a minute.
-_MAX_SLOW_FRAMES = 2048
+#: Frames in a second that do not take the short way, before the agent has authenticated and after:
+#: each costs 50 times what one costs that does, and six bytes are enough for one. Agents send a few
+#: in a minute. Those of so many bytes that they pay for themselves do not count: fragments, say, of
+#: a large message.
+_MAX_SLOW_FRAMES = (32, 256)
+_PAYS_FOR_ITSELF = 1024
 
 #: What a transport holds when it says that it is full. Bytes.
 _TRANSPORT_BUFFER = 64 * 1024
@@ -60,13 +60,17 @@ class _Transport(Protocol):
 class AgentWebSocket(TimedWebSocket):
     """One connection. Also the producer its transport pauses: who does not read is not read.
 
+    Until the agent has authenticated it is a stranger, of whom little is taken (`strangers.py`).
+
     Thousands of these wait, so what each one has is in slots, and Autobahn's rarer attributes come
     into its dictionary only when they differ from those of the class.
     """
 
     __slots__ = (
+        "_longest",  # payload bytes of a text frame that takes the short way
         "_second",  # the one that `_slow_frames` counts in
         "_slow_frames",
+        "_stranger",  # the agent has not authenticated
         "connected",
         "control_frame_data",
         "current_frame",
@@ -75,6 +79,7 @@ class AgentWebSocket(TimedWebSocket):
         "factory",
         "host",  # the transport's peer, an IP address or `UNIX`
         "inside_message",
+        "max_message",
         "peer",  # the same with the port, for the log
         "transport",
     )
@@ -86,9 +91,12 @@ class AgentWebSocket(TimedWebSocket):
     data: bytes
     host: str
     inside_message: bool
+    max_message: int
     peer: str
+    _longest: int
     _second: int
     _slow_frames: int
+    _stranger: bool
 
     # Of an agent that does not read, or sends in fragments.
     _unread = False
@@ -103,6 +111,7 @@ class AgentWebSocket(TimedWebSocket):
         self.current_frame = self.current_frame_masker = self.control_frame_data = None
         self.inside_message = False
         self._second = self._slow_frames = 0
+        self._stranger = True
 
     @property
     def _own_transport(self) -> _Transport:
@@ -121,8 +130,11 @@ class AgentWebSocket(TimedWebSocket):
                 transport.setTcpNoDelay(True)
         else:
             self.host = self.peer = UNIX
-        self.factory.connections.add(self)
-        self._phase(self.factory.limits.handshake_timeout)
+        factory = self.factory
+        self.max_message = factory.max_first_message
+        self._longest = min(LONGEST, self.max_message)
+        factory.joined(self)
+        self._phase(factory.limits.handshake_timeout)
 
     def dataReceived(self, data: bytes) -> None:
         factory = self.factory
@@ -161,17 +173,17 @@ class AgentWebSocket(TimedWebSocket):
     def _take_text_frames(self) -> bool:
         """Hand the whole text frames in hand to the session; whether something is left to parse."""
         data = self.data
-        factory = self.factory
+        longest = self._longest
         session = self.session
         if session is None:
             return bool(data)
-        payloads, at = text_frames(data, factory.longest_text_frame)
+        payloads, at = text_frames(data, longest)
         if payloads:
             taken = self._hand_on(payloads, session)
             if taken < len(payloads):
-                payloads, at = text_frames(data, factory.longest_text_frame, taken)
+                payloads, at = text_frames(data, longest, taken)
             octets = sum(map(len, payloads))
-            traffic = factory.traffic
+            traffic = self.factory.traffic
             traffic.incomingWebSocketFrames += taken
             traffic.incomingWebSocketMessages += taken
             traffic.incomingOctetsWebSocketLevel += octets
@@ -181,7 +193,7 @@ class AgentWebSocket(TimedWebSocket):
             return False
         if at:
             self.data = data[at:]
-        return self.state != OPEN or not is_awaited(self.data, factory.longest_text_frame)
+        return self.state != OPEN or not is_awaited(self.data, self._longest)
 
     def _hand_on(self, payloads: list[bytes], session: AgentSession) -> int:
         """Hand messages to the session, as long as it wants them; how many it got."""
@@ -195,15 +207,27 @@ class AgentWebSocket(TimedWebSocket):
                     break
         except Exception:
             self._session_failed(session)
+        if self._stranger:
+            self._look_who_it_is(session)
         return taken
+
+    def _look_who_it_is(self, session: AgentSession) -> None:
+        """Whether the agent has authenticated: then it may send as much as agents may."""
+        if session.agent_id is None:
+            return
+        self._stranger = False
+        self.max_message = self.factory.limits.max_message
+        self._longest = min(LONGEST, self.max_message)
+        self.factory.strangers.left(self)
 
     def onFrameBegin(self) -> None:
         second = self.factory.deadlines.now
         if self._second != second:
             self._second, self._slow_frames = second, 0
-        self._slow_frames += 1
-        if self._slow_frames > _MAX_SLOW_FRAMES:
-            self._drop("too many control frames and fragments")
+        if self.current_frame.length < _PAYS_FOR_ITSELF:
+            self._slow_frames += 1
+            if self._slow_frames > _MAX_SLOW_FRAMES[not self._stranger]:
+                self._drop("too many control frames and fragments")
         super().onFrameBegin()
 
     def onMessageBegin(self, isBinary: bool) -> None:
@@ -227,6 +251,8 @@ class AgentWebSocket(TimedWebSocket):
                 session.message_received(payload)
         except Exception:
             self._session_failed(session)
+        if self._stranger:
+            self._look_who_it_is(session)
 
     def _session_failed(self, session: AgentSession) -> None:
         _log.failure("[hub] a message from {peer} could not be handled", peer=self.peer)
@@ -302,6 +328,11 @@ class AgentWebSocket(TimedWebSocket):
     def close_with(self, code: int, reason: str) -> None:
         # Not sendClose(): it refuses every code but 1000 and the private ones.
         self.sendCloseFrame(code=code, reasonUtf8=reason.encode("utf-8")[:123])
+
+    def give_way(self) -> None:
+        """Another has come, and this one has had its time to authenticate."""
+        self.factory.turned_away(self.host, "it did not authenticate, and others wait")
+        self._drop("it gave way to another")
 
     # IPushProducer: the transport's buffer is full, or has room again.
 

@@ -67,12 +67,14 @@ class _NobodyWaits:
 class AutobahnServerProtocol(protocol.WebSocketServerProtocol, Protocol):
     """What `autobahn.twisted.websocket.WebSocketServerProtocol` is to its subclasses, and less.
 
-    The factory has `isServer`, `max_message` (bytes) and `traffic`. The subclass answers the
-    handshake and sets `state`, and has `current_frame`, `current_frame_masker`,
-    `control_frame_data`, `data` and `inside_message` of its own, as a connection begins with them.
+    The factory has `isServer` and `traffic`. The subclass answers the handshake and sets `state`,
+    and has `current_frame`, `current_frame_masker`, `control_frame_data`, `data`,
+    `inside_message` and `max_message` of its own, as a connection begins with them.
     """
 
     transport: Any
+    #: Bytes of the longest message that is taken now.
+    max_message: int
     log = QuietLog()
     is_open = is_closed = _NobodyWaits()
 
@@ -107,8 +109,7 @@ class AutobahnServerProtocol(protocol.WebSocketServerProtocol, Protocol):
 
     @property
     def maxFramePayloadSize(self) -> int:
-        limit: int = self.factory.max_message
-        return limit
+        return self.max_message
 
     maxMessagePayloadSize = maxFramePayloadSize
 

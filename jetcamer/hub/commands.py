@@ -2,22 +2,26 @@
 
 In: a command for an agent or for many. Out: its record, in the store and on the bus with each step,
 and a Deferred for the last one. A command is sent at most once: what has been sent and has no
-answer is never sent again, not even after a restart.
+answer is never sent again, not even after a restart. One that has waited is sent only when it is on
+disk as sent; where the disk fails, it waits on.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-import msgspec
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from jetcamer.hub.batches import Batch, Batches, BatchProgress
 from jetcamer.hub.bus.local import LocalBus
+from jetcamer.hub.command_log import CommandEvent, CommandLog
+from jetcamer.hub.command_queue import CommandQueue, TooManyCommandsError
 from jetcamer.hub.records import CommandRecord
 from jetcamer.hub.registry import (
     AgentRegistry,
@@ -28,63 +32,26 @@ from jetcamer.hub.registry import (
 )
 from jetcamer.hub.store.interface import Store, StoreError
 from jetcamer.net.timers import RepeatingTimer
-from jetcamer.protocol.envelope import CommandResultPayload
+
+__all__ = ["BatchProgress", "CommandEvent", "Commands", "NotRunningError", "TooManyCommandsError"]
 
 _log = Logger()
 
-#: Commands that may wait for one agent, and for all.
-MAX_QUEUED_EACH = 100
-MAX_QUEUED = 10_000
+#: How often it is looked what has expired, and what can be sent after all. Seconds.
+_LOOK_INTERVAL = 1.0
 
-#: Commands for many agents whose progress is kept in memory.
-_KEPT_BATCHES = 100
-
-#: How often it is looked whether a queued command has expired. Seconds.
-_EXPIRY_INTERVAL = 1.0
+#: Members of commands for many whose turn may be yet to come, in all.
+MAX_LEFT = 100_000
+#: So many of one command for many are written down, sent, or fail, before others get the reactor.
+_SLICE = 100
 
 
-class TooManyCommandsError(CommandError):
-    """No more can be queued."""
-
-
-class CommandEvent(msgspec.Struct, frozen=True, rename="camel"):
-    """A step of a command, as the bus tells it."""
-
-    id: str
-    command: str
-    who: str
-    state: str
-    result: str | None
-    error: str | None
-    batch_id: str | None
-
-
-class BatchProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a command for many agents is. `failed` counts all that were not done."""
-
-    batch_id: str
-    total: int
-    done: int
-    failed: int
-    waiting: int
-    finished: bool
-
-
-class _Batch:
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.done = 0
-        self.failed = 0
-
-    def count(self, done: bool) -> None:
-        if done:
-            self.done += 1
-        else:
-            self.failed += 1
+class NotRunningError(NotConnectedError):
+    """The hub starts or stops."""
 
 
 class Commands:
-    """What operators ask of agents.
+    """What operators ask of agents. Nothing is sent before `start` and after `stop`.
 
     :param now_ms: Unix milliseconds, the wall clock.
     """
@@ -98,39 +65,58 @@ class Commands:
         bus: LocalBus,
         now_ms: Callable[[], int],
     ) -> None:
+        self._clock = clock
         self._registry = registry
         self._store = store
-        self._bus = bus
         self._now_ms = now_ms
-        self._queued: dict[str, deque[tuple[CommandRecord, float]]] = {}
-        self._queued_in_all = 0
+        self._queue = CommandQueue()
         #: Agents whose queue is being worked through.
         self._delivering: set[str] = set()
-        self._batches: OrderedDict[str, _Batch] = OrderedDict()
-        self._stopped = False
-        self._timer = RepeatingTimer(clock, _EXPIRY_INTERVAL, self._expire, name="[hub] commands")
-        #: By their last states, since the start; and how long answers took, in seconds.
-        self.counts: dict[str, int] = {}
+        #: By agent: what is written down as sent, and is not sent yet; as it was before.
+        self._marked: dict[str, CommandRecord] = {}
+        self._batches = Batches()
+        #: Told how long each answer took, in seconds.
         self.on_answer: Callable[[float], None] = lambda _seconds: None
+        self._log = CommandLog(store, bus, self._batches, now_ms, self._took)
+        self._running = False
+        #: Nothing that waited is sent until a write succeeds again.
+        self._disk_fails = False
+        self._probing = False
+        self._timer = RepeatingTimer(clock, _LOOK_INTERVAL, self._look, name="[hub] commands")
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Commands that have ended since the start, by their last states."""
+        return self._log.counts
 
     async def start(self) -> None:
         """Take up what the store still holds. What was sent before is not known to have run."""
+        now = self._now_ms()
         for record in await self._store.unfinished_commands():
-            if record.state == "queued":
-                self._enqueue(record, 30.0)
+            if record.state != "queued" or record.expires_ms is None:
+                # Also the member of a command for many that was about to be sent.
+                self._log.end(record, "lost", error="the hub was restarted before an answer came")
+            elif record.expires_ms <= now:
+                self._expired(record)
             else:
-                words = "the hub was restarted before the answer came"
-                self._end(record, "lost", error=words)
+                self._queue.add(record)
+        self._running = True
         self._timer.start()
 
     def stop(self) -> None:
         """Send nothing more. Queued commands stay in the store."""
-        self._stopped = True
+        if not self._running:
+            return
+        self._running = False
         self._timer.stop()
+        marked, self._marked = self._marked, {}
+        for record in marked.values():
+            self._store.put_command(record)
+        self._end_left("the hub stopped before this was sent")
 
     def queued(self, agent_id: str) -> int:
         """How many commands wait for the agent to come back."""
-        return len(self._queued.get(agent_id, ()))
+        return self._queue.number(agent_id)
 
     def send(
         self,
@@ -141,13 +127,12 @@ class Commands:
         who: str,
         timeout: float = 30.0,
         queue_seconds: float | None = None,
-        batch_id: str | None = None,
     ) -> Deferred[CommandRecord]:
         """Send it; fires with the record in its last state, or in the state ``queued``.
 
         Fails with NotConnectedError where the agent is away and `queue_seconds` is not given, with
-        TooManyCommandsError, and with CommandRefusedError for arguments that cannot be sent.
-        Cancelling it changes nothing for the command.
+        NotRunningError, TooManyCommandsError, and with CommandRefusedError for arguments that
+        cannot be sent. Cancelling it changes nothing for the command.
 
         :param timeout: seconds that the answer may take once it has been sent.
         :param queue_seconds: how long it may wait for an agent that is away.
@@ -162,28 +147,24 @@ class Commands:
             state="sent",
             created_ms=now,
             sent_ms=now,
-            batch_id=batch_id,
+            timeout_seconds=timeout,
         )
-        return Deferred.fromCoroutine(self._send(record, timeout, queue_seconds))
+        return _on_its_own(Deferred.fromCoroutine(self._send(record, queue_seconds)))
 
-    async def _send(
-        self, record: CommandRecord, timeout: float, queue_seconds: float | None
-    ) -> CommandRecord:
+    async def _send(self, record: CommandRecord, queue_seconds: float | None) -> CommandRecord:
         agent_id = record.agent_id
-        session = self._registry.get(agent_id)
-        if session is not None and session.open and not self.queued(agent_id):
-            return await self._ask(record, timeout)
+        if not self._running:
+            raise NotRunningError("the hub is starting or stopping")
+        # Where it may not wait for its turn, it goes before those that do.
+        if self._is_here(agent_id) and (queue_seconds is None or not self.queued(agent_id)):
+            return await self._ask(record)
         if queue_seconds is None:
-            if session is None or not session.open:
-                raise NotConnectedError(f"{agent_id} is not connected")
-            return await self._ask(record, timeout)  # before those that wait for their turn
-        if self.queued(agent_id) >= MAX_QUEUED_EACH or self._queued_in_all >= MAX_QUEUED:
-            words = f"{self.queued(agent_id)} commands wait for {agent_id}"
-            raise TooManyCommandsError(f"{words}, {self._queued_in_all} in all: no more")
+            raise NotConnectedError(f"{agent_id} is not connected")
         expires = record.created_ms + round(queue_seconds * 1000)
         record = replace(record, state="queued", sent_ms=None, expires_ms=expires)
-        self._enqueue(record, timeout)
-        self._keep(record)
+        self._queue.check(record)
+        self._queue.add(record)
+        self._log.keep(record)
         self.agent_arrived(agent_id)
         return record
 
@@ -199,221 +180,214 @@ class Commands:
         queue_seconds: float | None = None,
     ) -> str:
         """Send it to each, `concurrency` at a time; returns at once, with the id to ask
-        `progress` with. An agent that is away counts as failed, or waits if it may be queued."""
+        `progress` with. An agent that is away counts as failed, or waits if it may be queued.
+
+        Each member is given to the store before the first is sent. Raises TooManyCommandsError.
+        """
+        if self._batches.number_left() + len(agent_ids) > MAX_LEFT:
+            raise TooManyCommandsError(f"{self._batches.number_left()} commands wait to be sent")
         batch_id = secrets.token_urlsafe(12)
-        batch = self._batches[batch_id] = _Batch(len(agent_ids))
-        while len(self._batches) > _KEPT_BATCHES:
-            self._batches.popitem(last=False)
-        left = iter(agent_ids)
-
-        async def work(left: Iterator[str]) -> None:
-            for agent_id in left:
-                await self._send_one_of_many(
-                    batch, batch_id, agent_id, command, args, who, timeout, queue_seconds
-                )
-
-        for _ in range(min(concurrency, len(agent_ids))):
-            Deferred.fromCoroutine(work(left)).addErrback(
-                lambda failure: _log.failure("[hub] a command for many failed", failure)
-            )
-        return batch_id
-
-    async def _send_one_of_many(
-        self,
-        batch: _Batch,
-        batch_id: str,
-        agent_id: str,
-        command: str,
-        args: Mapping[str, str],
-        who: str,
-        timeout: float,
-        queue_seconds: float | None,
-    ) -> None:
-        if self._stopped:
-            batch.count(False)
-            return
-        try:
-            record = await self.send(
-                agent_id,
-                command,
-                args,
-                who=who,
-                timeout=timeout,
-                queue_seconds=queue_seconds,
-                batch_id=batch_id,
-            )
-        except CommandError as error:
-            batch.count(False)
-            now = self._now_ms()
-            unsent = CommandRecord(
-                command_id=secrets.token_urlsafe(12),
+        now, kept_args = self._now_ms(), dict(args)
+        records = [
+            CommandRecord(
+                command_id=f"{batch_id}-{number}",
                 agent_id=agent_id,
                 command=command,
-                args=dict(args),
+                args=kept_args,
                 who=who,
-                state="failed",
+                # Without `expires_ms`: it is its turn that it waits for.
+                state="queued",
                 created_ms=now,
-                ended_ms=now,
-                error=str(error),
                 batch_id=batch_id,
+                timeout_seconds=timeout,
             )
-            self._keep(unsent)
+            for number, agent_id in enumerate(agent_ids, 1)
+        ]
+        batch = self._batches.add(batch_id, records)
+        if not self._running:
+            self._end_left("the hub is starting or stopping")
+        Deferred.fromCoroutine(self._send_each(batch, concurrency, queue_seconds)).addErrback(
+            lambda failure: _log.failure("[hub] a command for many failed", failure)
+        )
+        return batch_id
+
+    async def _send_each(self, batch: Batch, concurrency: int, queue_seconds: float | None) -> None:
+        if not await self._write_down([*batch.left]):
             return
-        if record.state != "queued":  # else it is counted when it ends
-            batch.count(record.state == "done")
+        number = 0
+        while batch.left:
+            if batch.running >= concurrency:
+                batch.room = Deferred()
+                await batch.room
+                continue
+            batch.running += 1
+            ending = Deferred.fromCoroutine(self._send_one(batch.left.popleft(), queue_seconds))
+            ending.addErrback(lambda failure: _log.failure("[hub] a command failed", failure))
+            ending.addCallback(lambda _: batch.released())
+            number += 1
+            if number % _SLICE == 0:
+                await deferLater(self._clock, 0)
+
+    async def _write_down(self, records: Sequence[CommandRecord]) -> bool:
+        """Give the store what shall be sent. False where the hub was stopped meanwhile, which ends
+        them all."""
+        for start in range(0, len(records), _SLICE):
+            if start:
+                await deferLater(self._clock, 0)
+                if not self._running:
+                    return False
+            for record in records[start : start + _SLICE]:
+                self._store.put_command(record)
+        return True
+
+    async def _send_one(self, record: CommandRecord, queue_seconds: float | None) -> None:
+        try:
+            sent = replace(record, state="sent", sent_ms=self._now_ms())
+            await self._send(sent, queue_seconds)
+        except CommandError as error:
+            self._log.end(record, "failed", error=str(error))
+
+    def _end_left(self, words: str) -> None:
+        for record in self._batches.take_left():
+            self._log.end(record, "failed", error=words)
 
     def progress(self, batch_id: str) -> BatchProgress | None:
         """How far it is; None once it is not kept in memory any more."""
-        batch = self._batches.get(batch_id)
-        if batch is None:
-            return None
-        waiting = batch.total - batch.done - batch.failed
-        return BatchProgress(
-            batch_id=batch_id,
-            total=batch.total,
-            done=batch.done,
-            failed=batch.failed,
-            waiting=waiting,
-            finished=not waiting,
-        )
+        return self._batches.progress(batch_id)
 
     def agent_arrived(self, agent_id: str) -> None:
         """The agent is here: send it what waits, one after the other."""
-        if agent_id in self._delivering or not self._queued.get(agent_id) or self._stopped:
+        if agent_id in self._delivering or not self.queued(agent_id) or not self._running:
             return
         self._delivering.add(agent_id)
         Deferred.fromCoroutine(self._deliver(agent_id)).addErrback(
             lambda failure: _log.failure("[hub] queued commands could not be sent", failure)
         )
 
+    def agent_revoked(self, agent_id: str) -> None:
+        """End what waits for an agent that is not accepted any more."""
+        self._marked.pop(agent_id, None)
+        for record in self._queue.remove_all(agent_id):
+            self._log.end(record, "failed", error="the agent was revoked")
+
     async def _deliver(self, agent_id: str) -> None:
         try:
-            while not self._stopped and self._registry.get(agent_id) is not None:
-                queue = self._queued.get(agent_id)
-                if not queue:
+            while self._running and not self._disk_fails and self._is_here(agent_id):
+                record = self._queue.head(agent_id)
+                if record is None:
                     return
-                record, timeout = queue[0]
+                if _has_expired(record, self._now_ms()):
+                    self._expire()
+                    continue
                 # On disk as sent before it is sent: a crash must not make it run twice.
                 sent = replace(record, state="sent", sent_ms=self._now_ms())
                 self._store.put_command(sent)
-                await self._flushed()
-                session = self._registry.get(agent_id)
-                if not queue or queue[0][0] is not record:
-                    continue  # it has expired meanwhile
-                if session is None or not session.open or self._stopped:
+                self._marked[agent_id] = record
+                is_written = await self._flushed()
+                if self._marked.pop(agent_id, None) is not record:
+                    continue  # it has ended meanwhile, or `stop` has put it back
+                if not is_written or not self._is_here(agent_id):
                     self._store.put_command(record)
                     return
-                self._dequeue(agent_id)
-                ended = await self._ask(sent, timeout)
-                self._count_of_batch(ended)
+                if _has_expired(record, self._now_ms()):
+                    self._expire()
+                    continue
+                self._queue.remove(record)
+                await self._ask(replace(sent, sent_ms=self._now_ms()))
         finally:
             self._delivering.discard(agent_id)
 
-    async def _flushed(self) -> None:
+    async def _flushed(self) -> bool:
         try:
             await self._store.flush()
         except StoreError as error:
-            _log.warn("[hub] a command is sent that could not be written: {error}", error=error)
+            if not self._disk_fails:
+                self._disk_fails = True
+                _log.warn("[hub] queued commands wait until the disk is well: {error}", error=error)
+            return False
+        return True
 
-    async def _ask(self, record: CommandRecord, timeout: float) -> CommandRecord:
+    def _is_here(self, agent_id: str) -> bool:
+        session = self._registry.get(agent_id)
+        return session is not None and session.open
+
+    async def _ask(self, record: CommandRecord) -> CommandRecord:
         """Send a command to an agent that is here and wait for its end."""
-        asked = self._registry.send_command(record.agent_id, record.command, record.args, timeout)
+        command_id = record.command_id
+        asked = self._registry.send_command(
+            record.agent_id,
+            record.command,
+            record.args,
+            record.timeout_seconds,
+            late=lambda payload: self._log.answered_late(command_id, payload),
+        )
         if not asked.called:
-            self._keep(record)
+            self._log.keep(record)
         try:
             payload = await asked
         except CommandTimeoutError as error:
-            return self._end(record, "timeout", error=str(error))
+            ended = self._log.end(record, "timeout", error=str(error))
+            self._log.overdue(ended)
+            return ended
         except (NotConnectedError, CommandRefusedError) as error:
             if record.expires_ms is None:  # whoever asks is told at once
                 raise
-            return self._end(record, "failed", error=str(error))
+            return self._log.end(record, "failed", error=str(error))
         except CommandError as error:
-            return self._end(record, "lost", error=str(error))
-        return self._answered(record, payload)
+            return self._log.end(record, "lost", error=str(error))
+        return self._log.answered(record, payload)
 
-    def _answered(self, record: CommandRecord, payload: CommandResultPayload) -> CommandRecord:
-        details = payload.details
-        ended = self._end(
-            record,
-            "failed" if payload.error else "done",
-            result=payload.result,
-            error=payload.error or None,
-            details=None if details is None else msgspec.json.encode(details).decode(),
-        )
-        if ended.ended_ms is not None and ended.sent_ms is not None:
-            self.on_answer((ended.ended_ms - ended.sent_ms) / 1000)
-        return ended
+    def _took(self, seconds: float) -> None:
+        self.on_answer(seconds)
 
-    def _end(
-        self,
-        record: CommandRecord,
-        state: str,
-        *,
-        result: str | None = None,
-        error: str | None = None,
-        details: str | None = None,
-    ) -> CommandRecord:
-        ended = replace(
-            record,
-            state=state,
-            ended_ms=self._now_ms(),
-            result=result,
-            error=error,
-            details=details,
-        )
-        self.counts[state] = self.counts.get(state, 0) + 1
-        self._keep(ended)
-        return ended
+    # Each second.
 
-    def _keep(self, record: CommandRecord) -> None:
-        """Remember a step, and tell it."""
-        self._store.put_command(record)
-        self._bus.publish(
-            "command",
-            record.agent_id,
-            self._now_ms(),
-            CommandEvent(
-                record.command_id,
-                record.command,
-                record.who,
-                record.state,
-                record.result,
-                record.error,
-                record.batch_id,
-            ),
-            len(record.result or "") + len(record.error or ""),
-        )
+    def _look(self) -> None:
+        self._expire()
+        agent_ids = [agent_id for agent_id in self._queue if self._is_here(agent_id)]
+        if self._disk_fails and agent_ids:
+            if not self._probing:
+                self._probing = True
+                self._store.flush().addCallbacks(self._recovered, self._still_failing)
+            return
+        for agent_id in agent_ids:
+            self.agent_arrived(agent_id)
 
-    # The queues of agents that are away.
+    def _recovered(self, _: None) -> None:
+        self._probing = self._disk_fails = False
+        if self._running:
+            self._look()
 
-    def _enqueue(self, record: CommandRecord, timeout: float) -> None:
-        self._queued.setdefault(record.agent_id, deque()).append((record, timeout))
-        self._queued_in_all += 1
-
-    def _dequeue(self, agent_id: str) -> CommandRecord:
-        queue = self._queued[agent_id]
-        record, _ = queue.popleft()
-        self._queued_in_all -= 1
-        if not queue:
-            del self._queued[agent_id]
-        return record
+    def _still_failing(self, failure: Failure) -> None:
+        self._probing = False
+        if not failure.check(StoreError):
+            _log.failure("[hub] the store cannot be asked", failure)
 
     def _expire(self) -> None:
-        now = self._now_ms()
-        for agent_id, queue in [*self._queued.items()]:
-            for entry in [*queue]:
-                expires = entry[0].expires_ms
-                if expires is None or expires > now:
-                    continue
-                queue.remove(entry)
-                self._queued_in_all -= 1
-                words = "the agent did not come back in time"
-                self._count_of_batch(self._end(entry[0], "expired", error=words))
-            if not queue:
-                self._queued.pop(agent_id, None)
+        for record in self._queue.remove_expired(self._now_ms()):
+            if self._marked.get(record.agent_id) is record:
+                del self._marked[record.agent_id]
+            self._expired(record)
 
-    def _count_of_batch(self, record: CommandRecord) -> None:
-        batch = self._batches.get(record.batch_id or "")
-        if batch is not None:
-            batch.count(record.state == "done")
+    def _expired(self, record: CommandRecord) -> None:
+        self._log.end(record, "expired", error="the agent did not come back in time")
+
+
+def _has_expired(record: CommandRecord, now_ms: int) -> bool:
+    return record.expires_ms is not None and record.expires_ms <= now_ms
+
+
+def _on_its_own(sending: Deferred[CommandRecord]) -> Deferred[CommandRecord]:
+    """The same outcome; what happens to this Deferred does not reach `sending`."""
+    outcome: Deferred[CommandRecord] = Deferred(lambda _: None)
+
+    def ended(result: CommandRecord | Failure) -> None:
+        if outcome.called:  # cancelled
+            return
+        if isinstance(result, Failure):
+            outcome.errback(result)
+        else:
+            outcome.callback(result)
+
+    sending.addBoth(ended)
+    return outcome

@@ -22,6 +22,7 @@ from jetcamer.daemon.config_file import (
     read_file,
     source_of,
 )
+from jetcamer.daemon.json_document import quoted
 from jetcamer.net.url import WebSocketURL
 
 __all__ = ["ConfigError", "ConfigSource", "HubConfig", "load_config", "read_config"]
@@ -117,6 +118,11 @@ def read_config(path: str) -> tuple[HubConfig, ConfigSource]:
         if isinstance(members.get(name), str):
             members[name] = [members[name]]
     config = _SCHEMA.convert(members, path)
+    ping, idle = config.ping_interval_seconds, config.idle_timeout_seconds
+    if ping and idle <= ping:
+        # An agent with nothing to say is heard when it answers a ping.
+        words = f"must be more than pingIntervalSeconds ({ping:g}), unless that is 0"
+        raise ConfigError(path, "idleTimeoutSeconds", words)
     warnings.extend(mode_warnings(path, status, config.legacy_secret is not None))
     return config, source_of(path, status, warnings)
 
@@ -136,6 +142,15 @@ def _endpoints(descriptions: tuple[str, ...]) -> None:
 def _endpoint(description: str) -> None:
     if not re.match(r"[a-z][a-z0-9]*:.", description):
         raise ValueError('expected an endpoint, as in "tcp:9810:interface=127.0.0.1"')
+    kind, *arguments = re.split(r"(?<!\\):", description)
+    named = [each.removeprefix("port=") for each in arguments if each.startswith("port=")]
+    port = (*arguments[:1], *named)[-1]
+    if kind in ("tcp", "tcp6", "ssl") and not _is_port(port):
+        raise ValueError(f"{quoted(description)}: a port is a number from 0 to 65535")
+
+
+def _is_port(text: str) -> bool:
+    return bool(re.fullmatch(r"[0-9]{1,5}", text)) and int(text) <= 65535
 
 
 def _networks(texts: tuple[str, ...]) -> None:

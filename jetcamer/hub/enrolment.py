@@ -2,8 +2,8 @@
 
 In: what an operator or a joining machine asks for. Out: secrets, each shown once; the store, the
 fleet in memory and the audit trail changed alike. The store is changed first: where it fails, its
-error goes to the caller and the fleet stays as it was. No secret and no token may reach a log line,
-an error or the audit trail.
+error goes to the caller and the fleet stays as it was. A revocation alone holds at once, whatever
+the disk does. No secret and no token may reach a log line, an error or the audit trail.
 """
 
 from __future__ import annotations
@@ -12,27 +12,22 @@ import itertools
 import secrets as randomness
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from hmac import compare_digest
 from math import isfinite
-from typing import Literal
 
 import msgspec
-from twisted.internet.defer import DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
+from jetcamer.hub.enrolment_rules import EnrolmentError, check_agent_id, check_secret
 from jetcamer.hub.fleet import Agent, Fleet, after_kill
 from jetcamer.hub.records import AgentRecord, JoinTokenRecord, SecretRecord
-from jetcamer.hub.store.interface import ConflictError, Store
+from jetcamer.hub.store.interface import ConflictError, Store, StoreError
 from jetcamer.hub.vault import Vault, VaultError
 
 __all__ = ["Enrolment", "EnrolmentError"]
 
 log = Logger()
 
-#: Characters in the longest id that is given out. Longer ones are only known from the legacy mode.
-MAX_AGENT_ID = 128
-MIN_SECRET = 16
-MAX_SECRET = 1024
 #: Secrets that one agent may have at once.
 MAX_SECRETS = 3
 MAX_GRACE_SECONDS = 365 * 86_400.0
@@ -45,18 +40,11 @@ _TOKEN_PREFIX = "jcj_"  # noqa: S105 - not a token
 POLICY_VIOLATION = 1008
 
 
-class EnrolmentError(Exception):
-    """str() is one line for a person, without a secret in it."""
-
-    def __init__(self, kind: Literal["invalid", "exists", "unknown", "token"], words: str) -> None:
-        super().__init__(words)
-        self.kind = kind
-
-
 class Enrolment:
     """Changes are made one after the other. What the store fails with goes to the caller.
 
     :param close_session: takes an agent id, a close code and a reason.
+    :param on_revoked: told which agent is not accepted any more.
     :param legacy_secret: the shared secret of the legacy mode, so that an agent which is given one
         of its own may use both for a while.
     """
@@ -69,6 +57,7 @@ class Enrolment:
         *,
         now_ms: Callable[[], int],
         close_session: Callable[[str, int, str], None],
+        on_revoked: Callable[[str], None] = lambda _agent_id: None,
         legacy_secret: str | None = None,
     ) -> None:
         self._store = store
@@ -76,13 +65,18 @@ class Enrolment:
         self._vault = vault
         self._now_ms = now_ms
         self._close_session = close_session
+        self._on_revoked = on_revoked
+        #: Agents whose revocation is not on disk yet; and whether that is being tried.
+        self._unwritten: set[str] = set()
+        self._writing = False
         self._legacy_secret = legacy_secret
         self._turn = DeferredLock()
         #: Those of agents one of whose secrets will expire; newest first.
         self._expiring: dict[str, list[SecretRecord]] = {}
 
     async def load(self) -> None:
-        """Fill the fleet from the store. Raises VaultError where no secret can be opened.
+        """Fill the fleet from the store. Raises VaultError where no secret can be opened, or the
+        key is missing that they were sealed with; where there are none, it is made.
 
         One that cannot be opened beside others that can is logged and left out.
         """
@@ -90,6 +84,7 @@ class Enrolment:
         found: dict[str, list[SecretRecord]] = {}
         for secret in await self._store.secrets():
             found.setdefault(secret.agent_id, []).append(secret)
+        self._vault.ensure_key(secrets_exist=bool(found))
         if found and not any(map(self._opens, itertools.chain(*found.values()))):
             self._vault.open(next(iter(found.values()))[0].sealed)
         for agent in await self._store.agents():
@@ -103,7 +98,12 @@ class Enrolment:
 
     def tick(self) -> None:
         """Take secrets whose time is over from the fleet. To be called once a minute; the store
-        forgets them by itself."""
+        forgets them by itself. What a failing disk has not taken is tried again."""
+        if self._unwritten and not self._writing:
+            self._writing = True
+            Deferred.fromCoroutine(self._write_revocations()).addErrback(
+                lambda failure: log.failure("[hub] a revocation cannot be written", failure)
+            )
         now = self._now_ms()
         for agent_id, known in [*self._expiring.items()]:
             valid = _valid(known, now)
@@ -114,8 +114,8 @@ class Enrolment:
 
     async def add(self, agent_id: str, *, who: str, secret: str | None = None) -> str:
         """Make an agent known; its secret. Raises EnrolmentError ``invalid`` or ``exists``."""
-        _check_agent_id(agent_id)
-        _check_secret(secret)
+        check_agent_id(agent_id)
+        check_secret(secret)
         async with self._turn:
             clear = await self._add(agent_id, secret)
             self._store.audit(who, "agent.add", agent_id, {"secretGiven": secret is not None})
@@ -136,7 +136,7 @@ class Enrolment:
         """
         if not (isfinite(grace_seconds) and 0 <= grace_seconds <= MAX_GRACE_SECONDS):
             raise EnrolmentError("invalid", "the grace is not a number of seconds up to a year")
-        _check_secret(secret)
+        check_secret(secret)
         async with self._turn:
             agent = self._known(agent_id)
             if agent.revoked_ms is not None:
@@ -151,30 +151,65 @@ class Enrolment:
             )
         return clear, until
 
+    def old_secret_until(self, agent_id: str) -> int | None:
+        """Until when (ms) a secret that was replaced is valid beside the new one; None: none is."""
+        now = self._now_ms()
+        ends = [each.expires_ms for each in self._expiring.get(agent_id, ())]
+        return max((end for end in ends if end is not None and end > now), default=None)
+
     async def revoke(self, agent_id: str, *, who: str) -> None:
-        """Accept nothing more of an agent, from now on. Raises EnrolmentError ``unknown``."""
+        """Accept nothing more of an agent, from now on. Raises EnrolmentError ``unknown``.
+
+        It holds at once. Where it fails with `StoreError`, it holds as long as this hub runs, and
+        is tried again once a minute.
+        """
+        agent = self._fleet.get(agent_id)
+        if agent is not None:
+            self._block(agent, who)  # without waiting for anybody's turn
         async with self._turn:
             agent = self._known(agent_id)
-            if agent.revoked_ms is None:
-                now = self._now_ms()
-                await self._store.revoke_agent(agent_id, now)
-                self._fleet.revoke(agent_id, now)
-                self._expiring.pop(agent_id, None)
-                self._store.audit(who, "agent.revoke", agent_id, {})
-            self._close_session(agent_id, POLICY_VIOLATION, "revoked")
+            if agent.revoked_ms is None or agent.keys:  # what had its turn before changed that
+                self._block(agent, who)
+            if agent_id in self._unwritten:
+                await self._store.revoke_agent(agent_id, agent.revoked_ms)
+                self._unwritten.discard(agent_id)
+
+    def _block(self, agent: Agent, who: str) -> None:
+        agent_id = agent.agent_id
+        if agent.revoked_ms is None:
+            self._fleet.revoke(agent_id, self._now_ms())
+            self._unwritten.add(agent_id)
+            self._store.audit(who, "agent.revoke", agent_id, {})
+        agent.keys = ()
+        self._expiring.pop(agent_id, None)
+        self._close_session(agent_id, POLICY_VIOLATION, "revoked")
+        self._on_revoked(agent_id)
+
+    async def _write_revocations(self) -> None:
+        try:
+            async with self._turn:
+                for agent_id in [*self._unwritten]:
+                    agent = self._known(agent_id)
+                    await self._store.revoke_agent(agent_id, agent.revoked_ms)
+                    self._unwritten.discard(agent_id)
+        except StoreError as error:
+            log.warn("[hub] a revocation is not on disk yet: {error}", error=error)
+        finally:
+            self._writing = False
 
     async def restore(self, agent_id: str, *, who: str, secret: str | None = None) -> str:
         """Take a revocation back; the agent's new secret, for it has lost the old ones.
 
         Raises EnrolmentError ``invalid``, ``unknown``, or ``exists`` for one not revoked.
         """
-        _check_secret(secret)
+        check_secret(secret)
         async with self._turn:
             agent = self._known(agent_id)
             if agent.revoked_ms is None:
                 raise EnrolmentError("exists", "the agent was not revoked")
-            # In between, and where the second of these fails, it has no secret at all.
+            # Where the second of these fails, it has no secret of its own.
             await self._store.revoke_agent(agent_id, None)
+            self._unwritten.discard(agent_id)
             self._fleet.revoke(agent_id, None)
             clear = await self._replace_secret(agent, secret, self._now_ms())
             self._store.audit(who, "agent.restore", agent_id, {"secretGiven": secret is not None})
@@ -220,14 +255,9 @@ class Enrolment:
         digest = _digest(token)
         async with self._turn:
             now = self._now_ms()
-            if not any(
-                compare_digest(record.digest, digest)
-                and record.expires_ms > now
-                and record.uses_left > 0
-                for record in await self._store.join_tokens()
-            ):
+            if await self._store.join_token(digest) is None:
                 raise _no_token()
-            _check_agent_id(agent_id)
+            check_agent_id(agent_id)
             self._check_new(agent_id)
             used = await self._store.use_join_token(digest, now)
             if used is None:
@@ -250,7 +280,10 @@ class Enrolment:
             await self._store.add_agent(agent, self._sealed(agent_id, clear, now))
         except ConflictError:
             raise _exists() from None
-        self._fleet.add(agent, [(clear, None)])
+        if self._fleet.get(agent_id) is None:
+            self._fleet.add(agent, [(clear, None)])
+        else:  # it has come meanwhile, with the shared secret: what is known of it stays
+            self._fleet.set_secrets(agent_id, [(clear, None)])
         return clear
 
     async def _replace_secret(self, agent: Agent, secret: str | None, until: int) -> str:
@@ -329,31 +362,6 @@ def _new_secret() -> str:
 
 def _digest(token: str) -> bytes:
     return sha256(token.encode("utf-8", "replace")).digest()
-
-
-def _check_agent_id(agent_id: str) -> None:
-    if (
-        not 1 <= len(agent_id) <= MAX_AGENT_ID
-        or not agent_id.isprintable()
-        or " " in agent_id
-        or "/" in agent_id
-        or agent_id in (".", "..")  # which a URL's path cannot carry
-    ):
-        raise EnrolmentError(
-            "invalid",
-            f"an agent's id is 1 to {MAX_AGENT_ID} printable characters without space and '/'",
-        )
-
-
-def _check_secret(secret: str | None) -> None:
-    if secret is None:
-        return
-    if not MIN_SECRET <= len(secret) <= MAX_SECRET:
-        raise EnrolmentError("invalid", f"a secret has {MIN_SECRET} to {MAX_SECRET} characters")
-    if not secret.isprintable() or secret != secret.strip():
-        raise EnrolmentError(
-            "invalid", "the secret holds a line break or control character, or begins or ends blank"
-        )
 
 
 def _exists(words: str = "known") -> EnrolmentError:

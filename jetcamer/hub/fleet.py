@@ -7,14 +7,16 @@ not in a session, so that a recorded `auth` cannot open a second one. Never hand
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
 
+from jetcamer.hub.clones import Machine, Replacements
+from jetcamer.hub.enrolment_rules import EnrolmentError, check_agent_id
 from jetcamer.hub.records import AgentRecord, RefusalRecord
 from jetcamer.protocol.envelope import AuthPayload, MetricsPayload
+from jetcamer.protocol.errors import excerpt
 from jetcamer.protocol.replay import ReplayGuard
 from jetcamer.protocol.signing import SigningKey
 
@@ -23,11 +25,15 @@ if TYPE_CHECKING:
 
 State = Literal["online", "offline", "clock_wrong", "clone", "refused", "revoked", "never_seen"]
 
-#: More replacements than this within `_CLONE_SPAN_MS` are two machines with one id.
-CLONE_REPLACEMENTS = 5
-_CLONE_SPAN_MS = 60_000
-#: A clone is shown until it has been quiet for this long.
-_CLONE_MEMORY_MS = 300_000
+#: A `ts` further than this from our clock is about the clock as it goes, a nearer one that was
+#: refused about a clock that was set back. Milliseconds.
+_WINDOW_MS = 300_000
+
+#: What an agent says of itself is kept up to here: characters of its host name and version, and
+#: capabilities of so many characters each.
+MAX_WORDS = 255
+MAX_CAPABILITIES = 64
+MAX_CAPABILITY = 64
 
 #: Agents that came with the shared secret and were never written down. A stranger who knows that
 #: secret may choose ids as he likes.
@@ -44,7 +50,6 @@ class Agent:
         "address",
         "agent_id",
         "capabilities",
-        "clone_seen_ms",
         "connected_ms",
         "created_ms",
         "hostname",
@@ -55,12 +60,13 @@ class Agent:
         "metrics",
         "metrics_ms",
         "rate_ms",
-        "replaced_ms",
+        "replacements",
         "replay",
         "retired",
         "revoked_ms",
         "session",
         "skew_ms",
+        "told",
         "version",
     )
 
@@ -86,49 +92,55 @@ class Agent:
         self.metrics_ms: int | None = None
         #: How far its clock was ahead when a message was refused for that; None since one was not.
         self.skew_ms: int | None = None
+        #: Of those that are its own.
         self.last_refusal: RefusalRecord | None = None
         #: When the messages so far would have come at the sustained rate (`RateLimit`).
         self.rate_ms = 0.0
-        self.replaced_ms: deque[int] | None = None
-        self.clone_seen_ms: int | None = None
+        #: What was last told of where and what it is.
+        self.told: tuple[str, ...] | None = None
+        #: Made with the first.
+        self.replacements: Replacements | None = None
 
     def describe(self, auth: AuthPayload, address: str) -> None:
-        """What it says of itself with `auth`."""
+        """What it says of itself with `auth`, as far as it is kept."""
+        auth = shortened(auth)
         self.hostname = auth.hostname
         self.version = auth.version
         self.capabilities = auth.capabilities
         self.address = address
 
-    def replaced(self, now_ms: int) -> bool:
-        """A newer session took the place of an open one; True where that looks like a clone."""
-        times = self.replaced_ms
-        if times is None:
-            times = self.replaced_ms = deque(maxlen=CLONE_REPLACEMENTS + 1)
-        times.append(now_ms)
-        if len(times) <= CLONE_REPLACEMENTS or now_ms - times[0] > _CLONE_SPAN_MS:
-            return False
-        self.clone_seen_ms = now_ms
-        return True
+    def replaced(self, now_ms: int, older: Machine, newer: Machine) -> None:
+        """A newer session took the place of an open one."""
+        if self.replacements is None:
+            self.replacements = Replacements()
+        self.replacements.add(now_ms, older, newer)
 
     def is_clone(self, now_ms: int) -> bool:
-        seen = self.clone_seen_ms
-        return seen is not None and now_ms - seen < _CLONE_MEMORY_MS
+        return self.replacements is not None and self.replacements.is_clone(now_ms)
+
+    def was_refused(self, refusal: RefusalRecord) -> None:
+        """Remember it where it is the agent's own (`RefusalRecord.own`)."""
+        if not refusal.own:
+            return
+        self.last_refusal = refusal
+        if refusal.reason == "invalid_timestamp":
+            self.skew_ms = refusal.skew_ms
 
     def state(self, now_ms: int) -> tuple[State, str]:
         """How it is, as one word and in words for a person."""
         if self.revoked_ms is not None:
             return "revoked", "revoked: its messages are not accepted"
-        if self.is_clone(now_ms):
-            return "clone", "two machines connect with this id and replace each other"
+        if self.replacements is not None and self.replacements.is_clone(now_ms):
+            return "clone", self.replacements.words
         if self.session is not None:
             return "online", "online"
         refusal = self.last_refusal
         if refusal is not None and refusal.ts_ms >= (self.last_seen_ms or 0):
-            if self.skew_ms is not None:
-                seconds = round(abs(self.skew_ms) / 1000)
-                side = "ahead" if self.skew_ms > 0 else "behind"
-                return "clock_wrong", f"clock wrong by {seconds} s ({side})"
-            return "refused", f"refused: {refusal.words}"
+            # Who has recorded its messages can send them too, from elsewhere.
+            whence = "" if refusal.address == self.address else f", from {refusal.address}"
+            if refusal.reason == "invalid_timestamp" and self.skew_ms is not None:
+                return "clock_wrong", f"{_clock_words(self.skew_ms, refusal)}{whence}"
+            return "refused", f"refused{whence}: {refusal.words}"
         if self.last_seen_ms is None:
             return "never_seen", "has never connected"
         return "offline", "not connected"
@@ -147,6 +159,23 @@ class Agent:
             last_seen_ms=self.last_seen_ms,
             replay_floor_ms=self.replay.high,
         )
+
+
+def shortened(auth: AuthPayload) -> AuthPayload:
+    """`auth`, where it is too long cut to what is kept of it."""
+    short = AuthPayload(
+        hostname=auth.hostname[:MAX_WORDS],
+        version=auth.version[:MAX_WORDS],
+        capabilities=tuple(each[:MAX_CAPABILITY] for each in auth.capabilities[:MAX_CAPABILITIES]),
+    )
+    return auth if short == auth else short
+
+
+def _clock_words(skew_ms: int, refusal: RefusalRecord) -> str:
+    if abs(skew_ms) <= _WINDOW_MS:
+        return refusal.words.removeprefix("ts: ")
+    side = "ahead" if skew_ms > 0 else "behind"
+    return f"clock wrong by {round(abs(skew_ms) / 1000)} s ({side})"
 
 
 def after_kill(record: AgentRecord, now_ms: int) -> AgentRecord:
@@ -170,6 +199,8 @@ class Fleet:
     def __init__(self, *, legacy_secret: str | None = None) -> None:
         self._agents: dict[str, Agent] = {}
         self._legacy = () if legacy_secret is None else (SigningKey(legacy_secret),)
+        #: Agents that have no secret of their own.
+        self._number_legacy = 0
 
     def __len__(self) -> int:
         return len(self._agents)
@@ -202,21 +233,53 @@ class Fleet:
         agent = self._agents.get(agent_id)
         if agent is not None:
             return agent if agent.revoked_ms is None and agent.keys else None
-        if not self._legacy or len(self._agents) >= _MOST_LEGACY:
+        if not self._legacy or self._number_legacy >= _MOST_LEGACY:
+            return None
+        try:
+            check_agent_id(agent_id)
+        except EnrolmentError:
             return None
         record = AgentRecord(agent_id=agent_id, created_ms=now_ms, legacy=True)
         return Agent(record, self._legacy)
 
     def admit(self, agent: Agent) -> Agent:
         """A message of `agent` has verified: from now on it is known. Returns the known one."""
-        return self._agents.setdefault(agent.agent_id, agent)
+        known = self._agents.get(agent.agent_id)
+        if known is None:
+            known = self._agents[agent.agent_id] = agent
+            self._number_legacy += agent.legacy
+        return known
+
+    def why_unknown(self, agent_id: str) -> str:
+        """Why `find` has nobody of this name, in words."""
+        name = excerpt(agent_id)
+        agent = self._agents.get(agent_id)
+        if agent is None:
+            if self._legacy:
+                try:
+                    check_agent_id(agent_id)
+                except EnrolmentError as error:
+                    return f"no agent can be known as {name}: {error}"
+            return f"no agent is known as {name}"
+        if agent.revoked_ms is not None:
+            return f"{name} was revoked"
+        return f"{name} has no secret that is valid"
 
     def add(self, record: AgentRecord, secrets: Sequence[tuple[str, int | None]] = ()) -> Agent:
         """Know an agent, with its secrets, newest first, and until when each is valid (ms)."""
         keys = tuple(SigningKey(secret) for secret, _ in secrets)
         agent = Agent(record, keys or (self._legacy if record.legacy else ()))
+        before = self._agents.get(record.agent_id)
+        self._number_legacy += agent.legacy - (before is not None and before.legacy)
         self._agents[record.agent_id] = agent
         return agent
+
+    def recall(self, refusals: Iterable[RefusalRecord]) -> None:
+        """What the store remembers of why agents were refused before this hub started."""
+        for refusal in refusals:
+            agent = self._agents.get(refusal.agent_id or "")
+            if agent is not None:
+                agent.was_refused(refusal)
 
     def set_secrets(self, agent_id: str, secrets: Sequence[tuple[str, int | None]]) -> None:
         """These, and no others, are valid from now on; also for a connection that is open."""
@@ -225,6 +288,7 @@ class Fleet:
         valid = {key.sign(b"") for key in keys}
         agent.retired = tuple(key for key in agent.keys if key.sign(b"") not in valid)[:2]
         agent.keys = keys
+        self._number_legacy -= agent.legacy
         agent.legacy = False
 
     def revoke(self, agent_id: str, revoked_ms: int | None) -> None:

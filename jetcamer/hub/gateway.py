@@ -14,22 +14,45 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults, mayb
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
+    IProtocolFactory,
     IReactorTime,
     IStreamServerEndpoint,
 )
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
-from jetcamer.daemon.clock import wall_clock_ms
 from jetcamer.hub.admission import Admission, Offenders
 from jetcamer.hub.session import AgentSession, Connection
-from jetcamer.hub.websocket import DEFAULT_LIMITS, PATH, AgentWebSocketFactory, Limits
+from jetcamer.hub.websocket import (
+    DEFAULT_LIMITS,
+    PATH,
+    AgentWebSocket,
+    AgentWebSocketFactory,
+    Limits,
+)
 from jetcamer.net.listen import TLSServerEndpoint, server_endpoint
 from jetcamer.net.url import join_authority
 
-__all__ = ["Gateway", "wall_clock_ms"]
-
 _log = Logger()
+
+
+@implementer(IProtocolFactory)
+class NoneBanned:
+    """The factory, for connections whose first words would cost a TLS handshake: who is banned is
+    not let that far, and is told nothing."""
+
+    def __init__(self, factory: AgentWebSocketFactory) -> None:
+        self._factory = factory
+
+    def doStart(self) -> None:
+        self._factory.doStart()
+
+    def doStop(self) -> None:
+        self._factory.doStop()
+
+    def buildProtocol(self, addr: IAddress) -> AgentWebSocket | None:
+        return None if self._factory.is_banned(addr) else self._factory.buildProtocol(addr)
 
 
 class Gateway(Service):
@@ -51,9 +74,10 @@ class Gateway(Service):
         admission: Admission | None = None,
         offenders: Offenders | None = None,
     ) -> None:
-        several = endpoints if isinstance(endpoints, (list, tuple)) else (endpoints,)
+        self._described = endpoints if isinstance(endpoints, (list, tuple)) else (endpoints,)
         self._endpoints: list[IStreamServerEndpoint] = [
-            server_endpoint(reactor, each) if isinstance(each, str) else each for each in several
+            server_endpoint(reactor, each) if isinstance(each, str) else each
+            for each in self._described
         ]
         self.factory = AgentWebSocketFactory(
             reactor, make_session, limits, admission=admission, offenders=offenders
@@ -81,7 +105,8 @@ class Gateway(Service):
 
     @property
     def urls(self) -> list[str]:
-        """Where agents connect to, for a person: the addresses are those it is bound to."""
+        """Where agents connect to, for a person, in the order of the endpoints: the addresses are
+        those it is bound to, and a Unix socket is said as it was described."""
         found = []
         for index in sorted(self._open_ports):
             address = cast(Any, self._open_ports[index].getHost())
@@ -89,7 +114,7 @@ class Gateway(Service):
                 scheme = "wss" if isinstance(self._endpoints[index], TLSServerEndpoint) else "ws"
                 found.append(f"{scheme}://{join_authority(address.host, address.port)}{PATH}")
             else:
-                found.append(str(address))
+                found.append(str(self._described[index]))
         return found
 
     # What the status asks for.
@@ -106,7 +131,7 @@ class Gateway(Service):
 
     @property
     def handshakes_refused(self) -> Mapping[int, int]:
-        """Requests refused since the start, by status."""
+        """Requests refused since the start, by status; 0: connections ended without an answer."""
         return self.factory.handshakes_refused
 
     @property
@@ -143,7 +168,9 @@ class Gateway(Service):
         started = False
         self.factory.draining = False
         for index, endpoint in enumerate(self._endpoints):
-            listening = endpoint.listen(self.factory).addCallback(listens, index)
+            behind_tls = isinstance(endpoint, TLSServerEndpoint)
+            factory = NoneBanned(self.factory) if behind_tls else self.factory
+            listening = endpoint.listen(factory).addCallback(listens, index)
             self._listening.append(listening.addErrback(fails))
         started = True
         if failures:

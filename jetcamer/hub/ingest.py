@@ -7,13 +7,14 @@ done here is done for every message, so nothing here waits, formats or logs one 
 from __future__ import annotations
 
 from collections.abc import Callable
+from sys import getsizeof
 from typing import Protocol
 
 import msgspec
 from twisted.internet.interfaces import IReactorTime
 
-from jetcamer.hub.bus.local import LocalBus
-from jetcamer.hub.fleet import Agent, Fleet
+from jetcamer.hub.bus.local import LocalBus, weight_of
+from jetcamer.hub.fleet import Agent, Fleet, shortened
 from jetcamer.hub.records import RefusalRecord
 from jetcamer.hub.refusals import Refusals
 from jetcamer.hub.session import AgentSession, SessionListener
@@ -32,8 +33,18 @@ from jetcamer.protocol.envelope import (
 #: How often it is written down who was heard. Seconds.
 SEEN_INTERVAL = 1.0
 
-#: Refusals that look like somebody trying.
-_OFFENCES = frozenset({"invalid_signature", "unknown_agent"})
+#: How often, in these, each session's counters are written down.
+_COUNT_EVERY = 60
+
+#: Refusals that look like somebody trying; and those that do where nobody said who he is. Who is
+#: too slow to say it is not one of them: behind one address there may be many on a bad line.
+_OFFENCES = frozenset({"invalid_signature", "unknown_agent", "auth_required"})
+_OFFENCES_OF_STRANGERS = frozenset({"invalid_json", "not_text"})
+
+#: Refusals that are written down in one second: of one address, and in all. All are counted, and
+#: the last are kept in memory.
+MAX_REFUSALS_OF_ADDRESS = 10
+MAX_REFUSALS = 100
 
 
 class LogEvent(msgspec.Struct, frozen=True, rename="camel"):
@@ -71,7 +82,11 @@ class CommandsHear(Protocol):
 class Offended(Protocol):
     """Who keeps count of strangers that try."""
 
-    def offended(self, address: str) -> None: ...
+    def offended(
+        self, address: str, agent_id: str | None = None, *, retired: bool = False
+    ) -> None: ...
+
+    def pardon(self, address: str) -> None: ...
 
 
 class _Log(msgspec.Struct, gc=False):
@@ -113,6 +128,12 @@ class Ingest:
         #: Verified messages by type, since the start.
         self.messages = {"auth": 0, "metrics": 0, "heartbeat": 0, "log": 0, "command_result": 0}
         self._written_ms = 0
+        self._written = 0
+        self._clock = clock
+        #: Refusals written down in this second, by address.
+        self._refused_since = 0.0
+        self._refused_of: dict[str, int] = {}
+        self._refused_in_all = 0
         self._timer = RepeatingTimer(clock, SEEN_INTERVAL, self._write_seen, name="[hub] last seen")
 
     def start(self) -> None:
@@ -132,15 +153,18 @@ class Ingest:
         agent = session.agent
         assert agent is not None
         now = session.last_seen_ms
-        if not session.record_id:
+        session.auth = payload = shortened(payload)
+        is_new = not session.record_id
+        if is_new:
             session.record_id = self._store.session_started(agent.record(), session.peer, now)
             self._write_seen_of([agent])
-        self._bus.publish(
-            "agent",
-            agent.agent_id,
-            now,
-            PresenceEvent("online", agent.address, agent.hostname, agent.version),
-        )
+            self._offenders.pardon(session.address)
+        told = (agent.address, agent.hostname, agent.version)
+        if is_new or agent.told != told:
+            agent.told = told
+            self._bus.publish(
+                "agent", agent.agent_id, now, PresenceEvent("online", *told), weight_of(*told)
+            )
         if self._extra is not None:
             self._extra.authenticated(session, envelope, payload)
         if self.commands is not None:
@@ -178,7 +202,8 @@ class Ingest:
             agent_id,
             envelope.ts,
             LogEvent(payload.level, payload.message, payload.source, now, event),
-            len(envelope.payload),
+            # Its text in memory, and what of it a reader gets, at most.
+            len(envelope.payload) + getsizeof(payload.message),
         )
         if self._extra is not None:
             self._extra.log(session, envelope, payload)
@@ -204,33 +229,56 @@ class Ingest:
             agent.agent_id,
             now,
             PresenceEvent("offline" if is_gone else "replaced", session.address, words=words),
+            weight_of(session.address, words),
         )
         if self._extra is not None:
             self._extra.disconnected(session, words)
 
     def refused(self, refusal: RefusalRecord) -> None:
         self._refusals.add(refusal)
-        self._store.add_refusal(refusal)
+        if self._is_written(refusal.address):
+            self._store.add_refusal(refusal)
         agent = self._fleet.get(refusal.agent_id) if refusal.agent_id is not None else None
         if agent is not None:
-            agent.last_refusal = refusal
+            agent.was_refused(refusal)
         self._bus.publish(
             "refusal",
             refusal.agent_id,
             refusal.ts_ms,
             RefusalEvent(refusal.address, refusal.reason, refusal.words),
-            len(refusal.words),
+            weight_of(refusal.agent_id, refusal.address, refusal.words),
         )
-        if refusal.reason in _OFFENCES:
-            self._offenders.offended(refusal.address)
+        if refusal.reason in _OFFENCES or (
+            refusal.reason in _OFFENCES_OF_STRANGERS and refusal.agent_id is None
+        ):
+            # An agent that was revoked goes on trying, and guesses nothing.
+            retired = agent is not None and refusal.reason == "unknown_agent"
+            self._offenders.offended(refusal.address, refusal.agent_id, retired=retired)
         if self._extra is not None:
             self._extra.refused(refusal)
+
+    def _is_written(self, address: str) -> bool:
+        """Whether another refusal of this address is written down in this second."""
+        now = self._clock.seconds()
+        if now - self._refused_since >= 1.0:
+            self._refused_since, self._refused_in_all = now, 0
+            self._refused_of.clear()
+        of_address = self._refused_of.get(address, 0)
+        if of_address >= MAX_REFUSALS_OF_ADDRESS or self._refused_in_all >= MAX_REFUSALS:
+            return False
+        self._refused_of[address] = of_address + 1
+        self._refused_in_all += 1
+        return True
 
     # Who was heard, and up to which message.
 
     def _write_seen(self) -> None:
         since, self._written_ms = self._written_ms, self._now_ms()
-        self._write_seen_of([agent for agent in self._fleet if (agent.last_seen_ms or -1) >= since])
+        agents = [*self._fleet]
+        self._write_seen_of([agent for agent in agents if (agent.last_seen_ms or -1) >= since])
+        # Of one in so many at a time, so that there is never much to write.
+        self._written += 1
+        self._write_counters_of(agents[self._written % _COUNT_EVERY :: _COUNT_EVERY])
 
     def _write_seen_of(self, agents: list[Agent]) -> None:
         seen = [
@@ -240,6 +288,17 @@ class Ingest:
         ]
         if seen:
             self._store.seen(seen)
+
+    def _write_counters_of(self, agents: list[Agent]) -> None:
+        """What their sessions have counted so far: all that is left of them after a crash."""
+        rows = []
+        for agent in agents:
+            session = agent.session
+            if session is not None and session.verified + session.refused != session.counted:
+                session.counted = session.verified + session.refused
+                rows.append((session.record_id, session.verified, session.refused))
+        if rows:
+            self._store.sessions_counted(rows)
 
 
 def _event(envelope: Envelope) -> msgspec.Raw | None:

@@ -127,6 +127,8 @@ class CommandRecord(msgspec.Struct, frozen=True, kw_only=True):
     details: str | None = None
     #: The id of the command for many agents that it is a part of.
     batch_id: str | None = None
+    #: How long its agent has for an answer, from when it is sent.
+    timeout_seconds: float = 30.0
 
 
 class RefusalRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,6 +143,11 @@ class RefusalRecord(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     #: For a person: which check failed, and what came closest.
     words: str
+    #: Whether it says how the agent is: it was signed by it, or came from where it was last, and
+    #: is about more than one message.
+    own: bool = False
+    #: How far the agent's clock was ahead, where it was refused for its time.
+    skew_ms: int | None = None
     refusal_id: int = 0
 
 

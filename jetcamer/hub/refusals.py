@@ -19,8 +19,9 @@ from jetcamer.protocol.errors import excerpt
 
 _log = Logger()
 
-#: Refusals kept of one agent id or address, and ids and addresses kept.
+#: Refusals kept of one agent id or address, ids and addresses kept, and refusals in all.
 KEPT_OF_EACH = 20
+KEPT_LATEST = 1_000
 KEPT_NAMES = 10_000
 
 #: A refusal like one that was said is counted for this long before it is said again. Seconds.
@@ -38,6 +39,7 @@ class Refusals:
         self._fleet = fleet
         self._by_agent = _Recent()
         self._by_address = _Recent()
+        self._latest: deque[RefusalRecord] = deque(maxlen=KEPT_LATEST)
         #: By reason, since the start.
         self.counts: dict[str, int] = {}
         self._said: OrderedDict[tuple[str | None, str, str], _Said] = OrderedDict()
@@ -49,6 +51,7 @@ class Refusals:
         if refusal.agent_id is not None:
             self._by_agent.add(refusal.agent_id, refusal)
         self._by_address.add(refusal.address, refusal)
+        self._latest.append(refusal)
         self._say(refusal)
 
     def of_agent(self, agent_id: str) -> list[RefusalRecord]:
@@ -58,6 +61,10 @@ class Refusals:
     def of_address(self, address: str) -> list[RefusalRecord]:
         """Newest first; at most `KEPT_OF_EACH`."""
         return self._by_address.of(address)
+
+    def latest(self) -> list[RefusalRecord]:
+        """Whoever they were for, newest first; at most `KEPT_LATEST`."""
+        return [*reversed(self._latest)]
 
     def explain(self, data: bytes, agent: Agent) -> str:
         """Why the signature of `data` matches none of the agent's keys, in words; "" where too

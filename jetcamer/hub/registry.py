@@ -7,12 +7,14 @@ session of an agent wins. Never verifies anything and never touches a socket.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from jetcamer.hub.clones import Machine
+from jetcamer.hub.fleet import MAX_WORDS
 from jetcamer.hub.pending import PendingCommands
 from jetcamer.hub.session import NORMAL, AgentSession, SessionListener
 from jetcamer.protocol.envelope import AuthPayload, CommandResultPayload, Envelope
@@ -35,6 +37,10 @@ class DisconnectedError(CommandError):
 
 class CommandTimeoutError(CommandError):
     """No answer in the time given. Whether the command ran is not known."""
+
+
+class UnreadableAnswerError(CommandError):
+    """The agent answered with what cannot be read."""
 
 
 class CommandRefusedError(CommandError):
@@ -77,13 +83,19 @@ class AgentRegistry:
             session.close(code, reason)
 
     def send_command(
-        self, agent_id: str, command: str, args: Mapping[str, str], timeout: float = 30.0
+        self,
+        agent_id: str,
+        command: str,
+        args: Mapping[str, str],
+        timeout: float = 30.0,
+        late: Callable[[CommandResultPayload], object] | None = None,
     ) -> Deferred[CommandResultPayload]:
         """Send a command; fires with its result, or fails with a `CommandError`.
 
         Cancelling it stops the waiting, not the command.
 
         :param timeout: seconds until it fails with `CommandTimeoutError`.
+        :param late: is given a result that comes after that all the same.
         """
         session = self._present.get(agent_id)
         if session is None or not session.open:
@@ -93,9 +105,9 @@ class AgentRegistry:
         except ProtocolError as error:
             return fail(CommandRefusedError(str(error)))
         if session.pending is None:
-            session.pending = PendingCommands(self._clock)
+            session.pending = PendingCommands(self._clock, _unreadable)
         words = f"no answer to {command} from {agent_id} within {timeout:g} s"
-        return session.pending.add(nonce, command, timeout, CommandTimeoutError(words))
+        return session.pending.add(nonce, command, timeout, CommandTimeoutError(words), late)
 
     # SessionListener
 
@@ -130,14 +142,11 @@ class AgentRegistry:
             agent=agent.agent_id,
             peer=before.peer,
         )
-        was_clone = agent.is_clone(session.last_seen_ms)
-        if agent.replaced(session.last_seen_ms) and not was_clone:
-            _log.warn(
-                "[hub] {agent}: two machines seem to use this id, at {one} and {other}",
-                agent=agent.agent_id,
-                one=before.address,
-                other=session.address,
-            )
+        now = session.last_seen_ms
+        was_clone = agent.is_clone(now)
+        agent.replaced(now, _machine(before), _machine(session))
+        if agent.is_clone(now) and not was_clone:
+            _log.warn("[hub] {agent}: {words}", agent=agent.agent_id, words=agent.state(now)[1])
         before.close(NORMAL, "replaced_by_new_connection")
         self._give_up(before, f"{agent.agent_id} connected anew before it answered")
         self._listener.disconnected(before, "replaced by a newer connection")
@@ -146,12 +155,12 @@ class AgentRegistry:
         self, session: AgentSession, envelope: Envelope, payload: CommandResultPayload
     ) -> None:
         pending = session.pending
-        done = pending.answered(payload) if pending is not None else None
+        receiver = pending.answered(payload) if pending is not None else None
         try:
             self._listener.command_result(session, envelope, payload)
         finally:
-            if done is not None:
-                done.callback(payload)
+            if receiver is not None:
+                receiver(payload)
 
     def disconnected(self, session: AgentSession, words: str) -> None:
         agent = session.agent
@@ -167,3 +176,12 @@ class AgentRegistry:
     def _give_up(self, session: AgentSession, words: str) -> None:
         if session.pending is not None:
             session.pending.give_up(DisconnectedError(words))
+
+
+def _machine(session: AgentSession) -> Machine:
+    hostname = "" if session.auth is None else session.auth.hostname[:MAX_WORDS]
+    return Machine(session.address, hostname)
+
+
+def _unreadable(command: str) -> CommandError:
+    return UnreadableAnswerError(f"the answer to {command} cannot be read")

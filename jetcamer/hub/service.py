@@ -6,12 +6,12 @@ In: a configuration, a reactor, an environment. Out: one service.
 from __future__ import annotations
 
 import os
-import stat
-import sys
 from collections.abc import Callable, Mapping, MutableMapping
-from typing import Any, TextIO
+from functools import partial
+from hashlib import sha256
+from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -28,6 +28,7 @@ from jetcamer.hub.bus.local import LocalBus
 from jetcamer.hub.commands import Commands
 from jetcamer.hub.config import HubConfig
 from jetcamer.hub.enrolment import Enrolment
+from jetcamer.hub.first_token import show_token
 from jetcamer.hub.fleet import Fleet
 from jetcamer.hub.gateway import Gateway
 from jetcamer.hub.ingest import Ingest
@@ -46,8 +47,17 @@ from jetcamer.net.url import join_authority
 
 log = Logger()
 
+#: Refusals that are older say nothing any more of how an agent is.
+_RECALLED_MS = 86_400_000
+
 #: How often secrets that have expired are looked for. Seconds.
 _TICK = 60.0
+#: How often the service manager is told how many agents are here, where that has changed. Seconds.
+_STATUS_INTERVAL = 30.0
+
+
+class StartError(Exception):
+    """The hub cannot start; one line for a person."""
 
 
 class Hub(DaemonService):
@@ -73,11 +83,11 @@ class Hub(DaemonService):
         self._new_admin_token = new_admin_token
         self._notifier = Notifier(environ)
         #: The admin token, once, where this start has made it.
-        self.on_first_token: Callable[[str], None] = self._say_token
+        self.on_first_token: Callable[[str], None] = partial(show_token, config.state_dir)
 
         self.fleet = Fleet(legacy_secret=config.legacy_secret)
         self.store: Store = _make_store(config, reactor, now_ms)
-        self.bus = LocalBus()
+        self.bus = LocalBus(now_ms=now_ms)
         self.refusals = Refusals(reactor, self.fleet)
         self.offenders = Offenders(reactor, limit=config.bad_attempts_per_minute)
         self.ingest = Ingest(
@@ -98,23 +108,27 @@ class Hub(DaemonService):
         self._policy = Policy(
             RateLimit(config.messages_per_second, config.message_burst), self.refusals.explain
         )
-        self.gateway = Gateway(
-            reactor,
-            config.listen,
-            self._make_session,
-            limits=Limits(
-                max_message=config.max_message_bytes,
-                ping_interval=config.ping_interval_seconds,
-                handshake_timeout=config.handshake_timeout_seconds,
-                auth_timeout=config.auth_timeout_seconds,
-                idle_timeout=config.idle_timeout_seconds,
-                max_unsent=config.max_unsent_bytes,
-                drain_seconds=config.drain_seconds,
-                trusted_proxies=config.trusted_proxies,
-            ),
-            admission=Admission(reactor, config.handshakes_per_second),
-            offenders=self.offenders,
+        limits = Limits(
+            max_message=config.max_message_bytes,
+            ping_interval=config.ping_interval_seconds,
+            handshake_timeout=config.handshake_timeout_seconds,
+            auth_timeout=config.auth_timeout_seconds,
+            idle_timeout=config.idle_timeout_seconds,
+            max_unsent=config.max_unsent_bytes,
+            drain_seconds=config.drain_seconds,
+            trusted_proxies=config.trusted_proxies,
         )
+        try:
+            self.gateway = Gateway(
+                reactor,
+                config.listen,
+                self._make_session,
+                limits=limits,
+                admission=Admission(reactor, config.handshakes_per_second),
+                offenders=self.offenders,
+            )
+        except (OSError, ValueError) as error:
+            raise ValueError(f"listen: {in_words(error)}") from None
         self.tokens = Tokens(
             reactor, self.store, now_ms=now_ms, trusted_proxies=config.trusted_proxies
         )
@@ -124,8 +138,15 @@ class Hub(DaemonService):
         self.api: APIService
         self._bound = False
         self._tick = RepeatingTimer(reactor, _TICK, self._tick_enrolment, name="[hub] secrets")
+        self._status_timer = RepeatingTimer(
+            reactor, _STATUS_INTERVAL, self._tell_status, name="[hub] status"
+        )
+        self._status_told = ""
         WatchdogService(self._notifier, reactor).setServiceParent(self)
-        self._started: Deferred[None] | None = None
+        self._starting = False
+        #: How the start ended; None while it goes on. And what fires then.
+        self._outcome: Failure | bool | None = None
+        self._settled: Deferred[None] = Deferred()
         self._waiting: list[Deferred[None]] = []
 
     def _make_session(self, connection: Connection) -> AgentSession:
@@ -164,21 +185,35 @@ class Hub(DaemonService):
                 vault,
                 now_ms=self._now_ms,
                 close_session=self.registry.close_session,
+                on_revoked=self.commands.agent_revoked,
                 legacy_secret=self.config.legacy_secret,
             )
             self.api = self._make_api(self.enrolment)
             self.gateway.hold()
-            self.gateway.privilegedStartService()
-            self.api.bind()
+            self._listen()
             self._bound = True
-        except CannotListenError as error:
-            words = getattr(error.socketError, "strerror", None) or str(error.socketError)
-            raise fail_start(f"jetcamer-hub: listen: port {error.port}: {words}") from None
         except (ListenError, VaultError) as error:
             raise fail_start(f"jetcamer-hub: {error}") from None
         except (OSError, ValueError) as error:
             raise fail_start(f"jetcamer-hub: {in_words(error)}") from None
         super().privilegedStartService()
+
+    def _listen(self) -> None:
+        try:
+            self.gateway.privilegedStartService()
+        except CannotListenError as error:
+            words = getattr(error.socketError, "strerror", None) or str(error.socketError)
+            # A Unix socket's path is its "port".
+            where = error.port
+            if isinstance(where, int):
+                where = join_authority(error.interface or "*", where)
+            raise ListenError(f"listen: {where}: {words}") from None
+        except (OSError, OverflowError, ValueError) as error:
+            raise ListenError(f"listen: {error}") from None
+        try:
+            self.api.bind()
+        except OverflowError as error:
+            raise ListenError(f"apiListen: {error}") from None
 
     def _make_api(self, enrolment: Enrolment) -> APIService:
         api = HubAPI(
@@ -191,6 +226,7 @@ class Hub(DaemonService):
                 store=self.store,
                 bus=self.bus,
                 refusals=self.refusals,
+                offenders=self.offenders,
                 tokens=self.tokens,
                 status=self.status,
                 agent_url=self._agent_url,
@@ -202,14 +238,18 @@ class Hub(DaemonService):
         return APIService(self._reactor, api, self.config.api_listen, names=self.config.api_names)
 
     def _agent_url(self, host: str) -> str:
-        """Where agents that are told of this hub connect.
+        """Where agents that are told of this hub connect; "" where the hub cannot know.
 
         :param host: what whoever asks calls this hub.
         """
         if self.config.agent_url is not None:
             return self.config.agent_url
-        scheme = "wss" if self.config.listen[0].startswith("ssl:") else "ws"
-        return f"{scheme}://{join_authority(host, self.gateway.port)}/agent"
+        for description, address in zip(self.config.listen, self.gateway.addresses, strict=False):
+            port = getattr(address, "port", None)
+            if port is not None:
+                scheme = "wss" if description.startswith("ssl:") else "ws"
+                return f"{scheme}://{join_authority(host, port)}/agent"
+        return ""
 
     def startService(self) -> None:
         if not self._bound:
@@ -217,12 +257,14 @@ class Hub(DaemonService):
         for warning in self._source.warnings:
             log.warn("{words}", words=warning)
         super().startService()
-        self._started = Deferred.fromCoroutine(self._start())
-        self._started.addCallbacks(self._ready, self._cannot_start)
+        self._starting = True
+        Deferred.fromCoroutine(self._start()).addCallbacks(self._ready, self._cannot_start)
 
     def when_ready(self) -> Deferred[None]:
         """Fires when agents and operators are let in; fails where that cannot be. After
-        `startService`."""
+        `startService`, however long."""
+        if self._outcome is not None:
+            return fail(self._outcome) if isinstance(self._outcome, Failure) else succeed(None)
         waiter: Deferred[None] = Deferred()
         self._waiting.append(waiter)
         return waiter
@@ -230,10 +272,15 @@ class Hub(DaemonService):
     async def _start(self) -> None:
         await self.store.open()
         await self.enrolment.load()
-        token = await self.tokens.ensure_admin(another=self._new_admin_token)
+        self.fleet.recall(await self.store.own_refusals(self._now_ms() - _RECALLED_MS))
         await self.commands.start()
+        for agent in self.fleet:
+            if agent.revoked_ms is not None:
+                self.commands.agent_revoked(agent.agent_id)
         self.ingest.start()
         self._tick.start()
+        # The API answers from here on, and not before what it stands on.
+        token = await self.tokens.ensure_admin(another=self._new_admin_token)
         self.api.startService()
         self.gateway.startService()
         self.gateway.release()
@@ -242,22 +289,51 @@ class Hub(DaemonService):
             log.info("[hub] agents: {url}", url=_url_of(description, address))
         for url in self.api.urls:
             log.info("[hub] operators: {url}", url=url)
+        if not self._agent_url("localhost"):
+            log.warn("[hub] agents cannot be told where to connect: agentUrl is not set")
         if token is not None:
+            await self._show(token)
+
+    async def _show(self, token: str) -> None:
+        """Show the admin token; one that nobody sees is deleted again, so that the next start
+        makes another."""
+        try:
             self.on_first_token(token)
+        except OSError as error:
+            digest = sha256(token.encode()).digest()
+            for record in self.tokens.all():
+                if record.digest == digest:
+                    await self.store.delete_api_token(record.token_id)
+            raise StartError(f"the admin token cannot be shown: {in_words(error)}") from None
+
+    def _status_words(self) -> str:
+        return f"{len(self.registry)} agents online, {len(self.fleet)} known"
+
+    def _tell_status(self) -> None:
+        words = self._status_words()
+        if words != self._status_told:
+            self._status_told = words
+            self._notifier.status(words)
 
     def _ready(self, _: None) -> None:
-        self._notifier.ready(f"{len(self.fleet)} agents known")
+        self._outcome = True
+        self._status_told = self._status_words()
+        self._notifier.ready(self._status_told)
+        self._status_timer.start()
+        self._settled.callback(None)
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.callback(None)
 
     def _cannot_start(self, failure: Failure) -> None:
+        self._outcome = failure
+        self._settled.callback(None)
         waiting, self._waiting = self._waiting, []
         for waiter in waiting:
             waiter.errback(failure)
         if waiting:
             return
-        if failure.check(StoreError, VaultError):
+        if failure.check(StartError, StoreError, VaultError):
             fail_later(self._reactor, f"jetcamer-hub: {failure.getErrorMessage()}")
         else:
             log.failure("[hub] cannot start", failure)
@@ -269,10 +345,11 @@ class Hub(DaemonService):
 
     async def _stop(self) -> None:
         self._notifier.stopping()
-        if self._started is not None:
-            await self._started
+        if self._starting:
+            await self._settled
         self.commands.stop()
         self._tick.stop()
+        self._status_timer.stop()
         await self.gateway.stopService()
         if self._bound:
             await self.api.stopService()
@@ -281,30 +358,6 @@ class Hub(DaemonService):
         await self.store.close()
         await super().stopService()
         self._notifier.close()
-
-    def _say_token(self, token: str) -> None:
-        """To whoever starts the hub, and to a file where nobody would see it, or a journal would
-        keep it for more people to read."""
-        stream = sys.__stdout__
-        if stream is not None and self._is_read(stream):
-            stream.write(f"An admin token, shown this once: {token}\n")
-            stream.flush()
-            return
-        path = os.path.join(self.config.state_dir, "new-admin-token")
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "w", encoding="ascii") as file:
-            file.write(token + "\n")
-        log.info("[hub] an admin token is in {path}: take it, and delete the file", path=path)
-
-    @staticmethod
-    def _is_read(stream: TextIO | None) -> bool:
-        """Whether `stream` is a terminal, a pipe or a file, and neither a journal nor nothing."""
-        try:
-            mode = os.fstat(stream.fileno()).st_mode if stream is not None else 0
-        except (OSError, ValueError):
-            return False
-        is_terminal = stream is not None and stream.isatty()
-        return is_terminal or stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
     def _tick_enrolment(self) -> None:
         self.enrolment.tick()

@@ -56,11 +56,11 @@ _POLICY_REASONS = frozenset(
     }
 )
 
+#: Those that come after the signature was found to be right.
+_VERIFIED = frozenset({"wrong_agent", "replayed_nonce", "rate_limited"})
+
 #: Bytes by which a message counts as one more.
 _WEIGHT = 4096
-
-#: A `ts` further than this from our clock is about the clock, not about a replay. Milliseconds.
-_WINDOW_MS = 300_000
 
 
 class Connection(Protocol):
@@ -89,6 +89,9 @@ class KeyRing(Protocol):
 
     def admit(self, agent: Agent) -> Agent:
         """The agent has authenticated: know it from now on."""
+
+    def why_unknown(self, agent_id: str) -> str:
+        """Why `find` has nobody of this name, in words for an operator."""
 
 
 class SessionListener(Protocol):
@@ -166,6 +169,7 @@ class AgentSession:
         "agent",
         "agent_id",
         "auth",
+        "counted",
         "last_seen_ms",
         "pending",
         "record_id",
@@ -203,8 +207,9 @@ class AgentSession:
         self.last_seen_ms = 0
         #: Commands that wait for their answers; made with the first.
         self.pending: PendingCommands | None = None
-        #: What the store calls this session.
+        #: What the store calls this session, and how many messages and refusals it knows of.
         self.record_id = 0
+        self.counted = 0
 
     @property
     def peer(self) -> str:
@@ -218,6 +223,12 @@ class AgentSession:
     def open(self) -> bool:
         """Whether a command can be sent: authenticated, and not closing."""
         return self.agent_id is not None and not self._closing
+
+    @property
+    def uses_old_secret(self) -> bool:
+        """Whether its last message was signed with a secret that a newer one has replaced."""
+        keys = () if self.agent is None else self.agent.keys
+        return bool(keys) and self._key is not keys[0]
 
     # What the gateway reports.
 
@@ -240,7 +251,7 @@ class AgentSession:
             agent.replay.check(envelope.ts, envelope.nonce, now)
             # A leaky bucket: when this message would have come at the sustained rate.
             due = agent.rate_ms
-            if due < now:
+            if due < now:  # noqa: PLR1730 - cheaper than a call, for each message
                 due = now
             due += self._interval_ms
             if len(data) >= _WEIGHT:
@@ -264,14 +275,18 @@ class AgentSession:
             # Signed by the right agent, so a fault and not an attack: an agent with one odd
             # message keeps its link. One whose `auth` is odd is nobody yet, and does not.
             if self.agent is None:
-                self._refuse("invalid_json", str(error), agent.agent_id)
+                own = self._is_own(agent, verified=True)
+                self._refuse("invalid_json", str(error), agent.agent_id, own=own)
             else:
                 self._count_refusal("invalid_payload", str(error), agent.agent_id)
+                if envelope.type == "command_result" and self.pending is not None:
+                    self.pending.unreadable(envelope.payload)
 
     def binary_received(self) -> None:
         """A binary message, which the protocol does not have."""
         if not self._closing:
-            self._refuse("not_text", "a binary message", self.agent_id)
+            own = self._is_own(self.agent, verified=False)
+            self._refuse("not_text", "a binary message", self.agent_id, own=own)
 
     def auth_overdue(self) -> None:
         """The time in which an agent has to say who it is has passed."""
@@ -341,7 +356,7 @@ class AgentSession:
         claimed = decode(data).agent_id
         agent = self._keys.find(claimed, now)
         if agent is None:
-            raise ProtocolError("unknown_agent", f"no agent is known as {excerpt(claimed)}")
+            raise ProtocolError("unknown_agent", self._keys.why_unknown(claimed))
         return agent, self._open(data, agent)
 
     def _beyond_burst(self, agent: Agent, now: int) -> float:
@@ -355,7 +370,9 @@ class AgentSession:
         kind = envelope.type
         if self.agent is None:
             if kind != "auth":
-                self._refuse("auth_required", f"began with {excerpt(kind)}", agent.agent_id)
+                words = f"began with {excerpt(kind)}"
+                own = self._is_own(agent, verified=True)
+                self._refuse("auth_required", words, agent.agent_id, own=own)
                 return
             auth = decode_payload(envelope, AuthPayload)
             self.agent = agent = self._keys.admit(agent)
@@ -394,26 +411,49 @@ class AgentSession:
         if agent is None and claimed_id is not None:
             agent_id = claimed_id
             agent = self._keys.find(agent_id, now)
+        verified, skew_ms = reason in _VERIFIED, None
         if agent is not None and reason == "invalid_signature":
             explained = self._policy.explain(data, agent)
             words = f"{words}: {explained}" if explained else words
         elif agent is not None and ts is not None and reason == "invalid_timestamp":
             # The signature was right, so this is the agent's own clock.
             agent = self._keys.admit(agent)
-            if abs(ts - now) > _WINDOW_MS:
-                agent.skew_ms = ts - now
+            verified, skew_ms = True, ts - now
             told = f"{reason}: {error.words}"
-        self._refuse(reason, words, agent_id, told=told)
+        own = self._is_own(agent, verified)
+        self._refuse(reason, words, agent_id, told=told, own=own, skew_ms=skew_ms)
+
+    def _is_own(self, agent: Agent | None, verified: bool) -> bool:
+        """Whether a refusal here says how `agent` is; not while that is here over another
+        connection, and not where a stranger may only have said its name."""
+        if agent is None or agent.session not in (None, self):
+            return False
+        return verified or agent.address in ("", self._connection.address)
 
     def _refuse(
-        self, reason: str, words: str, agent_id: str | None, *, told: str | None = None
+        self,
+        reason: str,
+        words: str,
+        agent_id: str | None,
+        *,
+        told: str | None = None,
+        own: bool = False,
+        skew_ms: int | None = None,
     ) -> None:
         """Count it, and close the connection with that reason."""
-        self._count_refusal(reason, words, agent_id)
+        self._count_refusal(reason, words, agent_id, own=own, skew_ms=skew_ms)
         about_text = reason in ("invalid_json", "not_text")
         self.close(UNSUPPORTED_DATA if about_text else POLICY_VIOLATION, told or reason)
 
-    def _count_refusal(self, reason: str, words: str, agent_id: str | None) -> None:
+    def _count_refusal(
+        self,
+        reason: str,
+        words: str,
+        agent_id: str | None,
+        *,
+        own: bool = False,
+        skew_ms: int | None = None,
+    ) -> None:
         self.refused += 1
         self._listener.refused(
             RefusalRecord(
@@ -422,6 +462,8 @@ class AgentSession:
                 address=self._connection.address,
                 reason=reason,
                 words=words,
+                own=own,
+                skew_ms=skew_ms,
             )
         )
 

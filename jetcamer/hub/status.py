@@ -17,6 +17,9 @@ from jetcamer.net.timers import RepeatingTimer
 LAG_INTERVAL = 0.5
 LAG_MEMORY = 10.0
 
+#: What the disk may be behind before the hub should get no new agents. Seconds.
+MAX_STORE_LAG = 5.0
+
 
 class GatewayFigures(Protocol):
     """What a `Gateway` counts."""
@@ -36,6 +39,8 @@ class StoreFigures(Protocol):
     def ok(self) -> bool: ...
     @property
     def words(self) -> str | None: ...
+    @property
+    def lag(self) -> float: ...
 
 
 class Parts(Protocol):
@@ -81,7 +86,11 @@ class HubStatus:
         if self._parts.gateway.draining:
             return "draining"
         health = self._parts.store_health()
-        return None if health.ok else f"the store fails: {health.words}"
+        if not health.ok:
+            return f"the store fails: {health.words}"
+        if health.lag > MAX_STORE_LAG:
+            return f"the disk does not keep up: {health.lag:.0f} s behind"
+        return None
 
     @property
     def ready(self) -> bool:

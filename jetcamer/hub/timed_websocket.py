@@ -9,13 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jetcamer.hub.autobahn_server import AutobahnServerProtocol
+from jetcamer.protocol.close_codes import GOING_AWAY
 
 if TYPE_CHECKING:
     from jetcamer.hub.session import AgentSession
     from jetcamer.hub.websocket import AgentWebSocketFactory
-
-#: WebSocket close code (RFC 6455, 7.4.1).
-GOING_AWAY = 1001
 
 #: The states of a WebSocket, in Autobahn's numbers.
 CONNECTING: int = AutobahnServerProtocol.STATE_CONNECTING

@@ -1,6 +1,7 @@
 """Secrets in clear ↔ secrets as the store may hold them.
 
-In: a key, from the environment or from a file that is made at first start, and texts. Out: the same
+In: a key, from the environment or from a file that is made where there are no secrets yet, and
+texts. Out: the same
 texts, encrypted and authenticated (Fernet), and back. No secret and no key may reach a repr, an
 error or a log. The library comes with the hub's extra, so it is imported only where it is used.
 """
@@ -31,14 +32,15 @@ class VaultError(Exception):
 
 
 class Vault:
-    """:param key: a Fernet key: 32 bytes in URL-safe base64.
+    """:param key: a Fernet key: 32 bytes in URL-safe base64; None: it is in the file `source`,
+        once `ensure_key` has made it.
     :param source: what the texts of errors call the key.
 
     Raises VaultError for a key that is none.
     """
 
-    def __init__(self, key: bytes, source: str = "the key") -> None:
-        self._fernet = _fernet(key, source)
+    def __init__(self, key: bytes | None, source: str = "the key") -> None:
+        self._fernet = None if key is None else _fernet(key, source)
         self._source = source
 
     def __repr__(self) -> str:
@@ -46,22 +48,33 @@ class Vault:
 
     @classmethod
     def load(cls, path: str, environ: Mapping[str, str]) -> Vault:
-        """With the key of the environment, else with that of the file, which is made where there
-        is none. Raises VaultError, also for a file that others may read."""
+        """With the key of the environment, else with that of the file; where there is no file,
+        without one as yet. Raises VaultError, also for a file that others may read."""
         given = environ.get(ENVIRONMENT_NAME, "")
         if given:
             return cls(given.strip().encode("ascii", "replace"), ENVIRONMENT_NAME)
         try:
-            key = _read(path)
-            if key is None:
-                _create(path)
-                key = _read(path) or b""
+            return cls(_read(path), path)
         except (OSError, ValueError) as error:
-            words = error.strerror if isinstance(error, OSError) else str(error)
-            raise VaultError(f"{path}: {words}") from None
-        return cls(key, path)
+            raise _unusable(path, error) from None
+
+    def ensure_key(self, *, secrets_exist: bool) -> None:
+        """Make the file of the key where there is none. Raises VaultError where that cannot be,
+        and where there are secrets that were sealed with the one that is gone."""
+        if self._fernet is not None:
+            return
+        path = self._source
+        if secrets_exist:
+            raise VaultError(f"{path} is missing: put back the one from your backup")
+        try:
+            _create(path)
+            self._fernet = _fernet(_read(path) or b"", path)
+        except (OSError, ValueError) as error:
+            raise _unusable(path, error) from None
 
     def seal(self, secret: str) -> bytes:
+        if self._fernet is None:
+            raise VaultError(f"{self._source} has not been made yet")
         try:
             text = secret.encode()
         except UnicodeEncodeError:  # which carries the secret
@@ -70,6 +83,8 @@ class Vault:
 
     def open(self, sealed: bytes) -> str:
         """What was sealed. Raises VaultError where that was not with this key."""
+        if self._fernet is None:
+            raise VaultError(f"{self._source} is missing: put back the one from your backup")
         from cryptography.fernet import InvalidToken
 
         try:
@@ -79,6 +94,11 @@ class Vault:
         raise VaultError(
             f"{self._source} is not the key that the stored secrets were encrypted with"
         )
+
+
+def _unusable(path: str, error: OSError | ValueError) -> VaultError:
+    words = error.strerror if isinstance(error, OSError) else str(error)
+    return VaultError(f"{path}: {words}")
 
 
 def _fernet(key: bytes, source: str) -> Fernet:

@@ -30,7 +30,9 @@ from jetcamer.net.http_answer import (
     json_text,
     read_json,
     read_query,
+    reason_phrase,
 )
+from jetcamer.net.http_body import write_body
 from jetcamer.net.http_guard import Guard
 
 __all__ = [
@@ -154,12 +156,11 @@ class Routes:
             answer = HTTPError(500, "internal error").answer
         if _has_left(request):
             return
-        request.setResponseCode(answer.status)
+        request.setResponseCode(answer.status, reason_phrase(answer.status))
         request.responseHeaders.removeHeader(b"Server")
         for name, value in header_lines(answer):
             request.setHeader(name, value)
-        request.write(answer.body)
-        request.finish()
+        write_body(request, answer.body)
 
     def _answer(self, request: Request) -> object:
         principal = self._guard.check(request)

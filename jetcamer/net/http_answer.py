@@ -7,6 +7,7 @@ quotes a body, which may hold a secret.
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -29,6 +30,14 @@ class HTTPError(Exception):
     def __init__(self, status: int, words: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         super().__init__(words)
         self.answer = Answer(json_text({"error": words}), status, headers=headers)
+
+
+def reason_phrase(status: int) -> bytes:
+    """What stands behind `status` in the status line. Twisted does not know them all."""
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b""
 
 
 def json_text(value: object) -> bytes:

@@ -36,6 +36,7 @@ class Guard:
         token: str | None = None,
         authorizer: Authorizer | None = None,
         public: Iterable[str] = (),
+        names_from: str = "",
     ) -> None:
         """
         :param address: where the site listens; the address of every interface (``0.0.0.0``,
@@ -44,6 +45,7 @@ class Guard:
         :param token: the bearer token to demand; None demands none
         :param authorizer: finds out who asks; instead of `token`
         :param public: paths that need neither
+        :param names_from: the member of a configuration that `names` are from, for who uses another
         """
         self._any_address = False
         self._addresses: set[Address] = set()
@@ -51,6 +53,9 @@ class Guard:
         self._token = None if token is None else token.encode("utf-8", "surrogateescape")
         self._authorizer = authorizer
         self._public = frozenset(path.encode() for path in public)
+        self._foreign = "this Host is not served here"
+        if names_from:
+            self._foreign += f": {names_from} in the configuration lists the names that are"
         self.listens_on(address)
 
     def listens_on(self, address: str) -> None:
@@ -72,7 +77,7 @@ class Guard:
         if host is None or match is None:
             raise HTTPError(400, "exactly one valid Host header is required")
         if not self._is_ours(match[1].decode()):
-            raise HTTPError(403, "this Host is not served here")
+            raise HTTPError(403, self._foreign)
         for origin in request.requestHeaders.getRawHeaders(b"Origin", ()):
             match = _ORIGIN.fullmatch(origin)
             if match is None or match[1].lower() != host.lower():

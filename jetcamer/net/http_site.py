@@ -2,8 +2,9 @@
 
 In: bytes of anybody. Out: whole requests, given to the site's `Routes`. No client may hold memory
 or a connection for longer than the `Limits` say: `twisted.web` has no limit on a body, and its
-timeout begins anew with every byte. A stream (`net/http_stream.py`) has no deadline, but it is one
-of the connections, and there is a limit on streams.
+timeout begins anew with every byte. An answer may take as long as its client needs that goes on
+reading. A stream (`net/http_stream.py`) has no deadline, but it is one of the connections, and
+there is a limit on streams.
 """
 
 # The HTTP parser of Twisted is not annotated.
@@ -25,10 +26,11 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import RESPONSES, HTTPChannel, HTTPFactory, Request
+from twisted.web.http import HTTPChannel, HTTPFactory, Request
 from zope.interface import implementer
 
 from jetcamer.net.http import HTTPError, Routes, header_lines
+from jetcamer.net.http_answer import reason_phrase
 
 if TYPE_CHECKING:
     from jetcamer.net.http_stream import EventStream
@@ -51,6 +53,9 @@ class Limits(msgspec.Struct, frozen=True):
     seconds: float = 10.0  #: for one whole request to arrive, and between two requests
     connections: int = 64  #: open at the same time; more are closed at once
     streams: int = 16  #: answers without an end, of the connections
+    #: Seconds for a client to read what the system's buffers hold of a large answer: it may be some
+    #: megabytes until it is seen to read at all.
+    stall: float = 60.0
 
 
 class JSONRequest(Request):
@@ -95,6 +100,8 @@ class JSONChannel(HTTPChannel):
     #: Nothing comes in any more, but requests that came before are still to be answered.
     _all_said = False
     _discarded = 0
+    #: The answer being written is more than the connection takes at once.
+    _is_large = False
 
     @property
     def limits(self) -> Limits:
@@ -144,7 +151,7 @@ class JSONChannel(HTTPChannel):
         self._ended = True
         self._arm(LINGER_SECONDS)
         answer = error.answer
-        reason = RESPONSES.get(answer.status, b"")
+        reason = reason_phrase(answer.status)
         lines = [b"HTTP/1.1 %d %s" % (answer.status, reason), b"Connection: close"]
         lines += [name + b": " + value for name, value in header_lines(answer)]
         self.transport.write(b"\r\n".join([*lines, b"", answer.body]))
@@ -162,10 +169,34 @@ class JSONChannel(HTTPChannel):
     def _expired(self) -> None:
         if self._ended:
             self.transport.abortConnection()
+        elif self._is_answering():
+            # It does not read; what it has of the answer cannot be taken back.
+            self.transport.abortConnection()
         elif self.requests:
             self.refuse(HTTPError(408, "the request took too long"))
         else:
             self.end()
+
+    def _is_answering(self) -> bool:
+        return bool(self.requests and self.requests[0].startedWriting)
+
+    # What the transport calls: it is full of an answer, and has room again
+
+    def pauseProducing(self) -> None:
+        super().pauseProducing()
+        if self.stream is None and not self._ended and self._is_answering():
+            self._is_large = True
+            self._arm(self.limits.stall)
+
+    def resumeProducing(self) -> None:
+        if self._handlingRequest and self.stream is None and not self._ended:
+            self._arm(None)  # until it is full again, or the answer is at its end
+        super().resumeProducing()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        super().registerProducer(producer, streaming)
+        if self._waitingForTransport:  # full of the answer before
+            producer.pauseProducing()
 
     # What twisted.web's parser calls, in the order of a request
 
@@ -209,7 +240,8 @@ class JSONChannel(HTTPChannel):
     def requestDone(self, request: Request) -> None:
         if not self._ended:
             self._ended = not self.persistent
-            self._arm(self.limits.seconds)
+            self._arm(self.limits.stall if self._is_large else self.limits.seconds)
+            self._is_large = False
         super().requestDone(request)  # which goes on with what has come behind the request
         if self._all_said and not (self._ended or self._handlingRequest or self._busyReceiving):
             self.end()

@@ -24,6 +24,10 @@ from jetcamer.net.memory_tls import TLSServerFactory
 #: The kernel has a limit of its own (net.core.somaxconn).
 _BACKLOG = 1024
 
+#: Of a Unix socket where the description does not say. Who may write to it is believed what he
+#: says of those whose requests he passes on.
+_UNIX_MODE = "660"
+
 _PROTOCOLS = ("http/1.1",)
 
 #: For TLS 1.2; those of TLS 1.3 are all good.
@@ -39,12 +43,16 @@ def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     [:backlog=N]``, where a colon within a value is written ``\\:``. `certKey` may hold the chain;
     without it, the file of the private key holds the certificate too.
 
+    ``unix:PATH[:mode=MODE]``: where no mode is given, the owner and his group may connect.
+
     :raises ValueError: it cannot be understood, or a certificate or key not be used; one line.
     :raises OSError: a certificate or key cannot be read; one line.
     """
     kind, positional, options = _split(description)
     if kind == "ssl":
         return _ssl_endpoint(reactor, positional, options)
+    if kind == "unix" and "mode" not in options and len(positional) <= ("address" not in options):
+        description += f":mode={_UNIX_MODE}"
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     except (TypeError, KeyError, RuntimeError, AttributeError, IndexError) as error:

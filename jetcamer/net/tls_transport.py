@@ -31,25 +31,24 @@ from twisted.internet.interfaces import (
     ITCPTransport,
 )
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from jetcamer.net.client_hello import OfferCheck
 from jetcamer.net.tls_refusal import NO_APPLICATION_PROTOCOL, explain, plain_answer
 from jetcamer.net.transport_relay import TransportRelay, log_prefix
-from jetcamer.net.url import join_authority
 
 if TYPE_CHECKING:
     from jetcamer.net.memory_tls import TLSServerFactory
-
-_log = Logger()
 
 #: The plaintext of one TLS record (RFC 8446, 5.1). Bytes.
 _MAX_RECORD = 16 * 1024
 
 #: Ciphertext is fed to OpenSSL in pieces: a memory BIO keeps for ever the room it once needed.
 _PIECE = 8 * 1024
+
+#: Bytes that most reads need no more than.
+_FEW = 2048
 
 #: Plaintext that may wait for the handshake before a producer is told to pause. Bytes.
 _MAX_WAITING = 64 * 1024
@@ -295,9 +294,10 @@ class TLSServerTransport(TransportRelay):
                 self._handshake_is_over()
                 if self._over:
                     return False
-            # Without a look at `pending` each message would cost an SSLWantReadError more.
-            while incoming.pending:
-                data = tls.read(_MAX_RECORD)
+            # Without a look at what is there each message would cost an SSLWantReadError more, and
+            # with room for the longest record each time a piece of the heap.
+            while (there := incoming.pending) or tls.pending():
+                data = tls.read(there if there > _FEW else _FEW)
                 if not data:
                     return True
                 received.append(data)
@@ -358,12 +358,7 @@ class TLSServerTransport(TransportRelay):
         self._end_badly(explain(error))
 
     def _end_badly(self, words: str) -> None:
-        address = self._transport.getPeer()
-        peer = join_authority(address.host, address.port) if hasattr(address, "host") else address
-        if self._shaken:
-            _log.info("[tls] the connection of {peer} is ended: {why}", peer=peer, why=words)
-        else:
-            _log.info("[tls] no TLS with {peer}: {why}", peer=peer, why=words)
+        self._factory.ended_badly(self._transport.getPeer(), words, shaken=self._shaken)
         self._reason = Failure(ConnectionLost(words))
         self._end_tls()
         self._transport.loseWriteConnection()

@@ -2,14 +2,14 @@
 
 In: a message, and the keys its sender may have used. Out: one line. Nothing is accepted here: it is
 called once a message was refused. It tries what programs in other languages sign when nobody tells
-them better, the likeliest first, within a bound on its cost. It never raises, and shows neither a
-secret nor a signature nor anything else of the message. See docs/protocol.md, Signature.
+them better, the likeliest first. Strangers can make it run, so its cost is bounded whatever the
+message holds, to a few milliseconds. It never raises, and shows neither a secret nor a signature
+nor anything else of the message. See docs/protocol.md, Signature.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,20 +18,30 @@ from hmac import compare_digest
 from typing import Any, NamedTuple
 
 from jetcamer.protocol.canonical import canonical, canonical_go
-from jetcamer.protocol.dialects import number_styles, string_styles
+from jetcamer.protocol.dialects import Style
 from jetcamer.protocol.envelope import SIGNED_MEMBERS
 from jetcamer.protocol.errors import ProtocolError
 from jetcamer.protocol.parsing import Member, check_limits, compact, members
+from jetcamer.protocol.rewriting import Rewriting
 from jetcamer.protocol.signing import SigningKey
 
 __all__ = ["explain_signature"]
 
-#: Bytes in the longest message that is looked into.
-_MAX_LENGTH = 1 << 16
-#: Bytes that are hashed at most, for all texts and keys together.
-_MAX_HASHED = 1 << 20
+#: Bytes in the longest message that is looked into, and signs that part its values.
+_MAX_LENGTH = 1 << 14
+_MAX_SIGNS = 2_000
+#: The same of one whose values are written anew.
+_MAX_REWRITTEN_SIGNS = 160
+
+#: Bytes that are hashed at most, for all texts and keys together, and what beginning a hash costs.
+_MAX_HASHED = 3 << 19
+_HASH_COST = 1_024
+#: Bytes in all texts together.
+_MAX_TEXT = 1 << 18
 
 _NONE = "none of the forms we know matches: the secret is probably another one"
+_NOT_LOOKED_FOR = "what was signed is not looked for"
+_SIGNS = (b",", b":", b"[", b"{")
 _SOME = "the message is long, and none of the likeliest forms matches"
 
 
@@ -41,7 +51,9 @@ def explain_signature(data: bytes, keys: Mapping[str, SigningKey]) -> str:
     `keys` maps what a person calls a key ("the agent's secret", "its old secret") to it.
     """
     if len(data) > _MAX_LENGTH:
-        return f"the message is longer than {_MAX_LENGTH} bytes: what was signed is not looked for"
+        return f"the message is longer than {_MAX_LENGTH} bytes: {_NOT_LOOKED_FOR}"
+    if sum(map(data.count, _SIGNS)) > _MAX_SIGNS:
+        return f"the message holds more than {_MAX_SIGNS} values: {_NOT_LOOKED_FOR}"
     try:
         check_limits(data)
         return _explain(members(data), keys)
@@ -58,24 +70,34 @@ def _explain(found: Mapping[str, Member], keys: Mapping[str, SigningKey]) -> str
     digest, spelling = _digest(signature)
     if digest is None:
         return f"the signature is {spelling}; expected 64 lower-case hexadecimal digits"
-    hashed = 0
+    if len(digest) not in _LENGTHS:
+        return f"the signature is {len(digest)} bytes long (no SHA-256); {_EXPECTED}"
+    name, plain = _LENGTHS[len(digest)]
+    keyed = keys if len(digest) == 32 else {}
+    hashes = len(keyed) + (plain is not None)
+    cut_short = False
+    hashed = length = 0
     seen = set()
-    for form, text in _forms(found):
+    for form, text in _forms(found) if hashes else ():
+        if form is None:
+            cut_short = True
+            continue
         if text in seen:
             continue
         seen.add(text)
-        for label, key in keys.items():
+        hashed += hashes * (len(text) + _HASH_COST)
+        length += len(text)
+        if hashed > _MAX_HASHED or length > _MAX_TEXT:
+            return _SOME
+        for label, key in keyed.items():
             if compare_digest(bytes.fromhex(key.sign(text)), digest):
                 return _words(label, form, spelling)
-        for name, plain in _PLAIN:
-            if compare_digest(plain(text), digest):
-                return f"a plain {name} without the secret; expected HMAC-SHA256 keyed with it"
-        hashed += (len(keys) + 1) * len(text)
-        if hashed > _MAX_HASHED:
-            return _SOME
+        if plain is not None and compare_digest(plain(text), digest):
+            return f"a plain {name} without the secret; expected HMAC-SHA256 keyed with it"
     if len(digest) != 32:
-        name = _LENGTHS.get(len(digest), "no SHA-256")
-        return f"the signature is {len(digest)} bytes long ({name}); expected HMAC-SHA256, 32 bytes"
+        return f"the signature is {len(digest)} bytes long (as {name} gives); {_EXPECTED}"
+    if cut_short:
+        return _SOME
     return _NONE if not spelling else f"{_NONE}; and the signature is {spelling}"
 
 
@@ -107,8 +129,6 @@ _COMPACT = "send it without spaces"
 _HEX = re.compile("(?:0[xX])?((?:[0-9a-fA-F]{2})+)", re.ASCII)
 _BASE64 = re.compile("[A-Za-z0-9+/_-]{43}=?", re.ASCII)  # of 32 bytes
 _STANDARD = str.maketrans("-_", "+/")
-_LENGTHS = {16: "as MD5 gives", 20: "as SHA-1 gives", 28: "as SHA-224 gives",
-            48: "as SHA-384 gives", 64: "as SHA-512 gives"}  # fmt: skip
 
 
 def _md5(text: bytes) -> bytes:
@@ -123,7 +143,16 @@ def _sha256(text: bytes) -> bytes:
     return sha256(text).digest()
 
 
-_PLAIN = (("SHA-256", _sha256), ("SHA-1", _sha1), ("MD5", _md5))
+#: By the length of what they give; None: we have none of that length.
+_LENGTHS: dict[int, tuple[str, Callable[[bytes], bytes] | None]] = {
+    16: ("MD5", _md5),
+    20: ("SHA-1", _sha1),
+    28: ("SHA-224", None),
+    32: ("SHA-256", _sha256),
+    48: ("SHA-384", None),
+    64: ("SHA-512", None),
+}
+_EXPECTED = "expected HMAC-SHA256, 32 bytes"
 
 
 def _digest(signature: str) -> tuple[bytes | None, str]:
@@ -147,35 +176,49 @@ def _digest(signature: str) -> tuple[bytes | None, str]:
 # Forms, the likeliest first.
 
 
-def _forms(found: Mapping[str, Member]) -> Iterator[tuple[_Form, bytes]]:
+#: What text holds where Go's versions may differ.
+_GO_CHANGED = ("\\b", "\\f", "\\u000")
+
+
+def _forms(found: Mapping[str, Member]) -> Iterator[tuple[_Form | None, bytes]]:
+    """What may have been signed; None in place of forms that would cost too much."""
     spelled = {name: compact(member.text) for name, member in found.items()}
     in_order = [name for name in SIGNED_MEMBERS if name in found]
     yield _Form(), _object(in_order, spelled)
-    yield from _layouts(found, in_order, spelled)
-    values = {name: found[name].value for name in in_order}
-    yield from _written_anew(values)
+    yield from _orders(found, in_order, spelled)
     spaced = {name: _spaced(text) for name, text in spelled.items()}
+    words = "text with a space after ':' and ','"
+    yield _Form(words, _COMPACT), _object(in_order, spaced, spaced=True)
+    signs = sum(text.count(sign.decode()) for text in spelled.values() for sign in _SIGNS)
+    rewriting = Rewriting({name: found[name].text for name in in_order})
+    rewritten = signs <= _MAX_REWRITTEN_SIGNS
+    if rewritten:
+        has_controls = any(map("".join(spelled.values()).__contains__, _GO_CHANGED))
+        values = {name: found[name].value for name in in_order}
+        yield from _written_anew(values, (False, True) if has_controls else (False,))
+        yield from _styles(rewriting, in_order, numbers_too=False)
+    else:
+        yield None, b""
+    yield from _layouts(found, in_order, spelled)
+    if rewritten:
+        yield from _styles(rewriting, in_order, numbers_too=True)
+    yield from _orders(found, in_order, spaced, spaced=True)
     yield from _layouts(found, in_order, spaced, spaced=True)
-    yield from _styles(found, in_order)
 
 
-def _layouts(
+def _orders(
     found: Mapping[str, Member],
     in_order: list[str],
     texts: Mapping[str, str],
     *,
     spaced: bool = False,
 ) -> Iterator[tuple[_Form, bytes]]:
-    """The members put together in other ways, each spelled as in `texts`."""
-    suffix = " and with a space after ':' and ','" if spaced else ""
-    advice = f"{_ORDER}, without spaces" if spaced else _ORDER
+    """The members in another order, or with one more, each spelled as in `texts`."""
+    suffix, advice = _of_spaced(spaced)
 
     def form(words: str, names: Iterable[str], other: Mapping[str, str]) -> tuple[_Form, bytes]:
         return _Form(words + suffix, advice), _object(names, {**texts, **other}, spaced)
 
-    if spaced:
-        words = "text with a space after ':' and ','"
-        yield _Form(words, _COMPACT), _object(in_order, texts, spaced=True)
     received = [name for name in found if name != "signature"]
     yield form("the members in the order in which they were sent", received, {})
     yield form("the members sorted by name", sorted(in_order), {})
@@ -185,6 +228,28 @@ def _layouts(
         yield form(f"{words} beside the other members", [*in_order, "signature"], other)
         yield form(f"{words} beside the other members", found, other)
         yield form(f"{words}, the members sorted", sorted([*in_order, "signature"]), other)
+
+
+def _of_spaced(spaced: bool) -> tuple[str, str]:
+    """What is added to the words, and the advice."""
+    if spaced:
+        return " and with a space after ':' and ','", f"{_ORDER}, without spaces"
+    return "", _ORDER
+
+
+def _layouts(
+    found: Mapping[str, Member],
+    in_order: list[str],
+    texts: Mapping[str, str],
+    *,
+    spaced: bool = False,
+) -> Iterator[tuple[_Form, bytes]]:
+    """The members put together in rarer ways, each spelled as in `texts`."""
+    suffix, advice = _of_spaced(spaced)
+
+    def form(words: str, names: Iterable[str], other: Mapping[str, str]) -> tuple[_Form, bytes]:
+        return _Form(words + suffix, advice), _object(names, {**texts, **other}, spaced)
+
     ts = texts.get("ts", "")
     bare = ts.strip('"')
     times = [("ts as a string", f'"{bare}"'), ("ts as a number", bare)]
@@ -221,12 +286,17 @@ def _bare(member: Member, text: str) -> str:
     return member.value if isinstance(member.value, str) else text
 
 
-def _written_anew(values: dict[str, Any]) -> Iterator[tuple[_Form, bytes]]:
-    """As the two programs in the field write what they have parsed."""
+def _written_anew(
+    values: dict[str, Any], go_versions: Iterable[bool]
+) -> Iterator[tuple[_Form, bytes]]:
+    """As the two programs in the field write what they have parsed.
+
+    :param go_versions: for Go, each: whether it is from before 1.22.
+    """
     words = "text as JSON.stringify writes it, which is not what was sent"
     yield _Form(words, _AS_SENT), canonical(values)
     words = "text as Go's encoding/json writes it, which is not what was sent"
-    for before_1_22 in (False, True):
+    for before_1_22 in go_versions:
         try:
             texts = {
                 name: canonical_go(value, before_1_22=before_1_22).decode()
@@ -237,59 +307,29 @@ def _written_anew(values: dict[str, Any]) -> Iterator[tuple[_Form, bytes]]:
         yield _Form(words, _AS_SENT), _object(values, texts)
 
 
-class _Number(NamedTuple):
-    """A number of the payload, as it was spelled."""
+def _styles(
+    rewriting: Rewriting, in_order: list[str], *, numbers_too: bool
+) -> Iterator[tuple[_Form | None, bytes]]:
+    """The values written anew, in the ways of known languages that make a difference.
 
-    text: str
-
-
-def _styles(found: Mapping[str, Member], in_order: list[str]) -> Iterator[tuple[_Form, bytes]]:
-    """The values written anew, in every way that makes a difference to this message."""
-    values = {name: _TREE.decode(found[name].text) for name in in_order}
-    quotes = string_styles("".join(found[name].text for name in in_order))
-    numbers = number_styles(found["payload"].text if "payload" in found else "")
-    orders = [("", False), ("the keys sorted", True)]
-    for spaced, (order, sort), number, quote in itertools.product(
-        (False, True), orders, numbers, quotes
-    ):
-        if number.words and quote not in quotes[:2]:
-            continue  # the whole product would cost 10 ms for a message that holds everything
-        style = [order, number.words, quote.words, "a space after ':' and ','" if spaced else ""]
-        form = _Form("text with " + _and(filter(None, style)), _AS_SENT)
-        texts = {
-            name: _write(
-                value, number.apply if name == "payload" else str, quote.apply, sort, spaced
-            )
-            for name, value in values.items()
-        }
-        yield form, _object(in_order, texts, spaced)
-        if sort:
-            yield form, _object(sorted(in_order), texts, spaced)
+    :param numbers_too: with the numbers in other styles; else, with none of them so.
+    """
+    orders = [("", in_order, False), (_SORTED, in_order, True), (_SORTED, sorted(in_order), True)]
+    ways = itertools.product(orders, (False, True), rewriting.writers)
+    for (order, names, sort), spaced, writer in ways:
+        if spaced and not writer.spaced:
+            continue
+        for number in writer.numbers if numbers_too else (_UNCHANGED,):
+            style = [order, number.words, writer.strings.words, _WITH_SPACE if spaced else ""]
+            form = _Form("text with " + _and(filter(None, style)), _AS_SENT)
+            text = rewriting.text(names, sort, writer.strings, number, spaced)
+            yield (None, b"") if text is None else (form, _bytes(text))
 
 
-def _write(
-    value: Any, number: Callable[[str], str], quote: Callable[[str], str], sort: bool, spaced: bool
-) -> str:
-    comma, colon = (", ", ": ") if spaced else (",", ":")
+_UNCHANGED = Style("", str)
+_SORTED = "the keys sorted"
+_WITH_SPACE = "a space after ':' and ','"
 
-    def write(value: Any) -> str:
-        if isinstance(value, str):
-            return quote(value)
-        if isinstance(value, _Number):
-            return number(value.text)
-        if isinstance(value, dict):
-            names = sorted(value) if sort else value
-            return (
-                "{" + comma.join(quote(name) + colon + write(value[name]) for name in names) + "}"
-            )
-        if isinstance(value, list):
-            return "[" + comma.join(map(write, value)) + "]"
-        return "null" if value is None else "true" if value else "false"
-
-    return write(value)
-
-
-_TREE = json.JSONDecoder(parse_float=_Number, parse_int=_Number, parse_constant=_Number)
 
 # Texts.
 

@@ -1,12 +1,12 @@
 """How programs in other languages write a JSON number or string: what they sign by mistake.
 
-In: a number as it was spelled, or a string. Out: its JSON text in the style of another language's
-usual library. Only for finding out what went wrong: what we sign is in canonical.py.
+In: a number as it was spelled, or JSON text with its strings as `json.dumps(ensure_ascii=False)`
+quotes them. Out: the same in the style of another language's usual library. Only for finding out
+what went wrong: what we sign is in canonical.py.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from decimal import Decimal
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from jetcamer.protocol.canonical import canonical, canonical_go
 
-__all__ = ["Style", "number_styles", "string_styles"]
+__all__ = ["ALL_NUMBERS", "FEW", "Style", "Writer", "writers"]
 
 
 class Style(NamedTuple):
@@ -25,27 +25,33 @@ class Style(NamedTuple):
     apply: Callable[[str], str]
 
 
-def number_styles(text: str) -> list[Style]:
-    """Those that make a difference to the JSON text `text`, the unchanged one first."""
-    styles = [Style("", str)]
-    if re.search("[0-9]", text):
-        styles += _ALL_NUMBERS
-    return styles
+class Writer(NamedTuple):
+    """A way to write strings, and the numbers and spaces that go with it in some language."""
+
+    strings: Style
+    #: Beside the unchanged style.
+    numbers: tuple[Style, ...] = ()
+    #: A space after ':' and ',' is usual there.
+    spaced: bool = False
 
 
-def string_styles(text: str) -> list[Style]:
-    """Those that make a difference to the JSON text `text`, that of JSON.stringify first."""
-    styles = [Style("", _raw)]
+def writers(text: str) -> list[Writer]:
+    """Those whose strings make a difference to the JSON text `text`, the usual one first.
+
+    `strings` is applied to the whole of a JSON text, whose numbers hold no '+'.
+    """
+    found = [Writer(Style("", str), ALL_NUMBERS, spaced=True)]
     if not text.isascii() or "\\u" in text:
-        styles.append(Style("characters outside ASCII escaped (\\u00e9)", json.dumps))
-        styles.append(Style("characters outside ASCII escaped (\\u00E9)", _upper_ascii))
-    if re.search("[<>&'+`\u2028\u2029]|\\\\u", text):
-        styles.append(Style("'<', '>', '&' and U+2028 escaped (\\u003c)", _go))
-        styles.append(Style("'<', '>', '&', \"'\" and '+' escaped (\\u003C)", _dotnet))
+        found.append(Writer(_ASCII, (_PYTHON, _FRACTION), spaced=True))
+        found.append(Writer(_UPPER_ASCII))
+    if re.search("[<>&'+`=\u2028\u2029]|\\\\u", text):
+        found.append(Writer(_HTML, (_GO,)))
+        found.append(Writer(_GSON, (_JAVA, _JAVA_FRACTION)))
+        found.append(Writer(_DOTNET_STRINGS, (_DOTNET,)))
     if "/" in text:
-        styles.append(Style("'/' escaped (\\/)", _slash(_raw)))
-        styles.append(Style("'/' and characters outside ASCII escaped", _slash(json.dumps)))
-    return styles
+        found.append(Writer(_SLASH, (_PYTHON, _FRACTION)))
+        found.append(Writer(_SLASH_ASCII, (_PYTHON, _FRACTION)))
+    return found
 
 
 # Numbers.
@@ -97,38 +103,89 @@ def _go_number(text: str) -> str:
     return canonical_go(float(text)).decode() if isfinite(float(text)) else text
 
 
-_ALL_NUMBERS = (
+_PYTHON = Style("numbers as Python writes them (1e-07, 20.0)", _python)
+_FRACTION = Style("whole numbers with a fraction (20.0)", _fraction)
+_JAVA = Style("numbers as Java writes them (1.0E-7, 20.0)", _java)
+_JAVA_FRACTION = Style(
+    "numbers as Java writes them, whole ones with a fraction (20.0)", _java_fraction
+)
+_DOTNET = Style("numbers as .NET writes them (1E-07)", _dotnet_number)
+_GO = Style("numbers as Go writes them (-0)", _go_number)
+
+ALL_NUMBERS = (
     Style("numbers as JavaScript writes them (1e-7, 20)", _javascript),
-    Style("numbers as Python writes them (1e-07, 20.0)", _python),
-    Style("whole numbers with a fraction (20.0)", _fraction),
-    Style("numbers as Java writes them (1.0E-7, 20.0)", _java),
-    Style("numbers as Java writes them, whole ones with a fraction (20.0)", _java_fraction),
-    Style("numbers as .NET writes them (1E-07)", _dotnet_number),
-    Style("numbers as Go writes them (-0)", _go_number),
+    _PYTHON,
+    _FRACTION,
+    _JAVA,
+    _JAVA_FRACTION,
+    _DOTNET,
+    _GO,
 )
 
 # Strings.
 
-_GO_SPECIAL = re.compile("[<>&\u2028\u2029]")
-_DOTNET_SPECIAL = re.compile("[<>&'+`\x7f-\U0010ffff]")
+#: Different characters that are escaped by going over the text once for each of them.
+FEW = 64
+
+_LINES = "\u2028\u2029"
+
+#: Control characters, which every style escapes, that two cases of digits write differently.
+_CONTROLS = [(f"\\u00{code:02x}", f"\\u00{code:02X}") for code in range(0x20) if code & 15 > 9]
 
 
-def _raw(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+def _escape(text: str, specials: str, *, non_ascii: bool, upper: bool = False) -> str:
+    form = "\\u{:04X}" if upper else "\\u{:04x}"
+    table = {}
+    for character in set(text):
+        if character in specials or (non_ascii and character > "~"):
+            table[ord(character)] = "".join(map(form.format, _halves(ord(character))))
+    if len(table) <= FEW:
+        # `translate` takes each character by itself, once there is one to change.
+        for code, escaped in table.items():
+            text = text.replace(chr(code), escaped)
+    else:
+        text = text.translate(table)
+    if upper and "\\u00" in text:
+        for lower_case, upper_case in _CONTROLS:
+            text = text.replace(lower_case, upper_case)
+    return text
 
 
-def _go(text: str) -> str:
-    return _GO_SPECIAL.sub(lambda match: f"\\u{ord(match[0]):04x}", _raw(text))
+def _halves(code: int) -> tuple[int, ...]:
+    """In UTF-16."""
+    if code < 0x10000:
+        return (code,)
+    return 0xD7C0 + (code >> 10), 0xDC00 | code & 0x3FF
+
+
+def _ascii(text: str) -> str:
+    return _escape(text, "", non_ascii=True)
 
 
 def _upper_ascii(text: str) -> str:
-    return re.sub(r"\\u[0-9a-f]{4}", lambda match: "\\u" + match[0][2:].upper(), json.dumps(text))
+    return _escape(text, "", non_ascii=True, upper=True)
+
+
+def _html(text: str) -> str:
+    return _escape(text, "<>&" + _LINES, non_ascii=False)
+
+
+def _gson(text: str) -> str:
+    return _escape(text, "<>&='" + _LINES, non_ascii=False)
 
 
 def _dotnet(text: str) -> str:
-    quoted = _upper_ascii(text)
-    return _DOTNET_SPECIAL.sub(lambda match: f"\\u{ord(match[0]):04X}", quoted)
+    return _escape(text, "<>&'+`", non_ascii=True, upper=True)
 
 
-def _slash(quote: Callable[[str], str]) -> Callable[[str], str]:
-    return lambda text: quote(text).replace("/", "\\/")
+def _slash(text: str) -> str:
+    return text.replace("/", "\\/")
+
+
+_ASCII = Style("characters outside ASCII escaped (\\u00e9)", _ascii)
+_UPPER_ASCII = Style("characters outside ASCII escaped (\\u00E9)", _upper_ascii)
+_HTML = Style("'<', '>', '&' and U+2028 escaped (\\u003c)", _html)
+_GSON = Style("'<', '>', '&', '=' and \"'\" escaped (\\u003d)", _gson)
+_DOTNET_STRINGS = Style("'<', '>', '&', \"'\" and '+' escaped (\\u003C)", _dotnet)
+_SLASH = Style("'/' escaped (\\/)", _slash)
+_SLASH_ASCII = Style("'/' and characters outside ASCII escaped", lambda text: _slash(_ascii(text)))

@@ -79,8 +79,11 @@ class ReplayGuard:
         if tag in tags and self._holds(mark):
             raise ProtocolError("replayed_nonce", "seen before", "nonce")
         if ts <= self._floor:
+            seconds = (self._floor - ts) // 1000 + 1
             raise ProtocolError(
-                "invalid_timestamp", "older than what is remembered to tell it from a replay", "ts"
+                "invalid_timestamp",
+                f"its clock was set back by about {seconds} s: accepted again in about {seconds} s",
+                "ts",
             )
         if ts >= self._high:
             self._high = ts

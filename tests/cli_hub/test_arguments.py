@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from jetcamer.cli import main
 from jetcamer.cli.hub.arguments import count, duration, names, time_ms
 from jetcamer.cli.hub.sparkline import columns, sparkline
-from jetcamer.cli.hub.words import ago, milliseconds, size, span, text
-from tests.cli_hub.fake_hub import ShellCase, parse
+from jetcamer.cli.hub.words import (
+    ago,
+    ahead,
+    first_line,
+    milliseconds,
+    short_moment,
+    size,
+    span,
+    text,
+)
+from tests.cli_hub.fake_hub import ShellCase, Stream, parse
 
 
 class ArgumentTests(SynchronousTestCase):
@@ -53,6 +65,45 @@ class ArgumentTests(SynchronousTestCase):
 
 
 class UsageTests(ShellCase):
+    def test_help_ends_as_a_sentence(self) -> None:
+        """And begins so; in a list it is neither."""
+        for words in (("refusals",), ("status",), ("access",), ("audit",), ("bans", "lift")):
+            self.assertEqual(self.shell(*words, "--help"), 0)
+            self.assertRegex(self.out, r"\n\n[A-Z][^.]*\.\n\n")
+        self.assertEqual(self.shell("--help"), 0)
+        _, _, listed = self.out.partition("COMMAND\n")
+        lines = re.findall(r"^    [a-z]+  .*", listed.partition("\n\n")[0], re.M)
+        self.assertGreater(len(lines), 10)
+        for line in lines:
+            self.assertRegex(line, "^    [a-z]+ +[a-z]")
+
+    def test_errors_name_the_whole_command(self) -> None:
+        for words, prog in (
+            (("access", "delete", "x", "--no"), "access delete"),
+            (("send", "--", "a", "ping", "--no"), None),
+            (("agent", "--no", "list"), "agent"),
+            (("audit", "verify", "x"), "audit verify"),
+            (("bans", "lift", "a", "b"), "bans lift"),
+        ):
+            status = self.shell(*words)
+            if prog is not None:
+                self.assertEqual(status, 2)
+                self.assertTrue(
+                    self.err.startswith(f"jetcamer hub {prog}: unrecognized arguments: "), self.err
+                )
+
+    def test_errors_of_the_whole_program(self) -> None:
+        for words, prog in (
+            (("hub", "--loud", "status"), "jetcamer hub"),
+            (("hub", "status", "--loud"), "jetcamer hub status"),
+            (("version", "--loud"), "jetcamer version"),
+            (("--loud", "version"), "jetcamer"),
+        ):
+            self.patch(sys, "stderr", err := Stream())
+            self.assertEqual(self.assertRaises(SystemExit, main, words).code, 2)
+            error = err.getvalue().splitlines()[0]
+            self.assertEqual(error, f"{prog}: unrecognized arguments: --loud")
+
     def test_errors(self) -> None:
         """One line about what is wrong, one about help, status 2, and no word to the hub."""
         for words, said in (
@@ -99,6 +150,7 @@ class UsageTests(ShellCase):
             ("token", "list"),
             ("token", "delete"), ("access",), ("access", "create"), ("access", "list"),
             ("access", "delete"), ("audit",), ("audit", "list"), ("audit", "verify"),
+            ("bans",), ("bans", "list"), ("bans", "lift"),
         ):  # fmt: skip
             self.assertEqual(self.shell(*words, "--help"), 0)
             self.assertIn("usage: " + " ".join(("jetcamer hub", *words)), self.out)
@@ -114,6 +166,30 @@ class WordsTests(SynchronousTestCase):
             self.assertEqual(ago(now - seconds * 1000, now), words)
         self.assertEqual(ago(None, now), "-")
         self.assertEqual(span(0), "0 s")
+
+    def test_ahead(self) -> None:
+        """What is to come is never just now."""
+        now = 10_000_000_000
+        for ms, words in (
+            (1, "in 1 s"), (1600, "in 2 s"), (3_600_000, "in 60 min"), (0, "just now"),
+            (-5000, "5 s ago"),
+        ):  # fmt: skip
+            self.assertEqual(ahead(now + ms, now), words)
+        self.assertEqual(ahead(None, now), "-")
+
+    def test_short_words(self) -> None:
+        now = time_ms("2026-01-31T20:00:05")
+        for words, short in (
+            ("2026-01-31T08:00:01", "08:00:01"),
+            ("2026-01-30T08:00:01", "01-30 08:00"),
+        ):
+            self.assertEqual(short_moment(time_ms(words), now), short)
+        self.assertEqual((short_moment(None, now), short_moment(1e300, now)), ("-", "1e+300"))
+        for value, line in (
+            ("one\n", "one"), ("one\ntwo\n", "one …"), ("\n a \r\nb", "a …"), ("", "-"),
+            (None, "-"), ("a\x1b\nb", "a\\x1b …"), (5, "5"),
+        ):  # fmt: skip
+            self.assertEqual(first_line(value, " …"), line)
 
     def test_figures(self) -> None:
         self.assertEqual([size(each) for each in (0, 12_000, 5e7, 2e10, 5e13, None)],

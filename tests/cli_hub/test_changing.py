@@ -49,6 +49,40 @@ class SendTests(ShellCase):
         self.assertEqual(self.err, "")
         self.json("send", "web-01", "ping", status=1)
 
+    def test_lines(self) -> None:
+        """Lines are lines; any other control character is visible; tabs are blanks."""
+        lines = "Filesystem\tUse%\r\n/dev/sda1  9%\n\n  \x1b[2Jend\n"
+        self.hub.answer("POST", self.PLACE, command(result=lines))
+        for tty in (False, True):
+            status = self.shell("send", "web-01", "df", tty=tty, columns=20, NO_COLOR="1")
+            self.assertEqual((status, self.err), (0, ""))
+            self.assertEqual(
+                self.out.splitlines(),
+                ["Filesystem      Use%", "/dev/sda1  9%", "", "  \\x1b[2Jend", "(done, 12 ms)"],
+            )
+
+    def test_failed_with_output(self) -> None:
+        """What it printed before it failed is what a person needs."""
+        for result, printed in (
+            ("checking\nline 7: no such host\n", ["checking", "line 7: no such host"]),
+            ("line 7: no such host", ["line 7: no such host"]),
+            ("", []),
+        ):
+            failed = command(state="failed", error="exit status 1", result=result)
+            self.hub.forget()
+            self.hub.answer("POST", self.PLACE, failed)
+            self.assertEqual((self.shell("send", "web-01", "check"), self.err), (1, ""))
+            self.assertEqual(self.out.splitlines(), [*printed, "exit status 1  (failed, 12 ms)"])
+
+    def test_queued_for_a_moment(self) -> None:
+        queued = command(state="queued", result=None, expiresAt=NOW + 1600)
+        self.hub.answer("POST", self.PLACE, queued, 202)
+        self.shell("send", "web-01", "ping", "--queue-for", "2s")
+        self.assertRegex(self.out, r" \(in 2 s\)$")
+        self.hub.answer("GET", "/api/commands/c1", queued)
+        self.shell("commands", "--command", "c1")
+        self.assertRegex(self.out, r"waits until .* \(in 2 s\)\n")
+
     def test_queued(self) -> None:
         queued = command(state="queued", result=None, expiresAt=NOW + 60 * MINUTE)
         self.hub.answer("POST", self.PLACE, queued, 202)
@@ -68,11 +102,17 @@ class SendTests(ShellCase):
         self.assertEqual(self.one_line(), "jetcamer hub send: web-01 is away")
 
     def test_deadline(self) -> None:
-        """504: the error is told, and with --json the command is there all the same."""
+        """504: the error is told, and what to ask with later."""
         late = {"error": "no answer within 30 s", "command": command(state="timeout")}
         self.hub.answer("POST", self.PLACE, late, 504)
         self.assertEqual((self.shell("send", "web-01", "ping"), self.out), (1, ""))
-        self.assertEqual(self.one_line(), "jetcamer hub send: no answer within 30 s")
+        self.assertEqual(
+            self.err.splitlines(),
+            [
+                "what becomes of it: jetcamer hub commands --command c1",
+                "jetcamer hub send: no answer within 30 s",
+            ],
+        )
         self.assertEqual(self.shell("send", "web-01", "ping", "--json"), 1)
         self.assertEqual(json.loads(self.out)["state"], "timeout")
         self.assertIn("no answer within 30 s", self.one_line())
@@ -137,7 +177,8 @@ class SendManyTests(ShellCase):
         self.assertEqual(self.shell("send", "--agents", "a,b", "ping"), 1)
         self.assertIn("2 of 3 done, 1 failed, 0 waiting\n", self.err)
         self.assertEqual(self.hub.requests[0].body["agents"], ["a", "b"])
-        self.assertEqual(self.json("send", "--agents", "a,b", "ping", status=1), finished)
+        whole = {**finished, "next": None}
+        self.assertEqual(self.json("send", "--agents", "a,b", "ping", status=1), whole)
 
     def test_nobody_online(self) -> None:
         nobody = {**self.batch(0), "total": 0, "waiting": 0, "finished": True}
@@ -198,6 +239,12 @@ class AgentTests(ShellCase):
             self.assertNotIn("this machine's own", self.err)
         self.assertEqual(self.hub.requests[0].body, {"agentId": "web-01"})
         self.assertEqual(self.json("agent", "add", "web-01"), ADDED)
+
+    def test_a_hub_that_knows_no_url(self) -> None:
+        added = {**ADDED, "wsApiUrl": "", "config": {**CONFIG, "wsApiUrl": ""}}
+        self.hub.answer("POST", "/api/agents", added, 201)
+        self.assertEqual(self.shell("agent", "add", "web-01"), 0)
+        self.assertIn("put the wsApiUrl in", self.err)
 
     def test_secret_from_stdin(self) -> None:
         self.hub.answer("POST", "/api/agents", ADDED, 201)
@@ -317,6 +364,7 @@ class TokenTests(ShellCase):
         self.assertEqual(self.shell("token", "delete", "j1"), 0)
         self.assertEqual(self.out, "the join token is deleted\n")
         self.assertEqual(self.json("token", "delete", "j1"), {})
+        self.assertEqual(self.shell("token", "delete", "j1", "--yes"), 0)
 
 
 class AccessTests(ShellCase):
@@ -364,6 +412,7 @@ class AccessTests(ShellCase):
         self.hub.answer("DELETE", "/api/tokens/t2", {})
         self.assertEqual(self.shell("access", "delete", "t2"), 0)
         self.assertEqual(self.json("access", "delete", "t2"), {})
+        self.assertEqual(self.shell("access", "delete", "t2", "--yes"), 0)
 
 
 class AuditTests(ShellCase):
@@ -386,6 +435,13 @@ class AuditTests(ShellCase):
             self.assertEqual(self.json(*words)["entries"], [self.ENTRY])
         self.assertEqual({request.query["limit"] for request in self.hub.requests}, {"50"})
 
+    def test_so_many(self) -> None:
+        """The number stands wherever it is typed."""
+        self.hub.answer("GET", "/api/audit", {"entries": [self.ENTRY], "next": None})
+        for words in (("-n", "5"), ("list", "-n", "5"), ("-n", "5", "list"), ("-n5",)):
+            self.rows("audit", *words)
+        self.assertEqual({request.query["limit"] for request in self.hub.requests}, {"5"})
+
     def test_verify(self) -> None:
         self.hub.answer("GET", "/api/audit/verify", {"verified": 12, "firstWrong": None})
         self.assertEqual(self.shell("audit", "verify"), 0)
@@ -401,6 +457,43 @@ class AuditTests(ShellCase):
     def test_no_answer_is_not_whole(self) -> None:
         self.hub.answer("GET", "/api/audit/verify", {})
         self.json("audit", "verify", status=1)
+
+
+class BanTests(ShellCase):
+    BANS: ClassVar[dict[str, Any]] = {
+        "bans": [
+            {"address": "2001:db8::", "secondsLeft": 240.2, "offences": 31},
+            {"address": "192.0.2.9", "secondsLeft": 0.2, "offences": 10},
+        ]
+    }
+
+    def test_list(self) -> None:
+        self.hub.answer("GET", "/api/bans", self.BANS)
+        for words in (("bans",), ("bans", "list")):
+            self.assertEqual(
+                self.rows(*words),
+                [
+                    ["ADDRESS", "ENDS", "OFFENCES"],
+                    ["2001:db8::", "in 4 min", "31"],
+                    ["192.0.2.9", "in 1 s", "10"],
+                ],
+            )
+            self.assertEqual(self.json(*words), self.BANS)
+
+    def test_none(self) -> None:
+        self.hub.answer("GET", "/api/bans", {"bans": []})
+        self.assertEqual((self.shell("bans"), self.out), (0, ""))
+        self.assertEqual(self.err, "no address is banned\n")
+
+    def test_lift(self) -> None:
+        lifted = {"address": "2001:db8::", "lifted": True}
+        self.hub.answer("DELETE", "/api/bans/2001%3Adb8%3A%3A", lifted)
+        self.assertEqual(self.shell("bans", "lift", "2001:db8::"), 0)
+        self.assertEqual(self.out, "2001:db8:: is let in again\n")
+        self.assertEqual(self.json("bans", "lift", "2001:db8::"), lifted)
+        self.hub.answer("DELETE", "/api/bans/x", {"error": "this address is not banned"}, 404)
+        self.assertEqual(self.shell("bans", "lift", "x"), 1)
+        self.assertEqual(self.one_line(), "jetcamer hub bans lift: this address is not banned")
 
 
 class BackupTests(ShellCase):

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -89,6 +90,26 @@ class HubProcessTests(ProcessCase):
                 self.hub.answer("GET", "/api/agents/x", agent("x"))
                 done = self.ran(*JETCAMER_HUB, *words, stdout=closed)
                 self.assertEqual((done.returncode, done.stderr), (141, ""))
+
+    def test_streams_that_are_closed_or_full(self) -> None:
+        """One line, or none where nobody would see it; never a traceback."""
+        config = os.path.abspath(os.path.join(self.mktemp(), "agent.config.json"))
+        os.makedirs(os.path.dirname(config))
+        for words, redirection, status, said in (
+            (("hub", "agent", "revoke", "a"), "<&-", 2, "nobody can be asked here"),
+            (("join", "http://127.0.0.1:1/", "-", "--config", config), "<&-", 1, "no join token"),
+            (("hub", "agents", "--json"), ">/dev/full", 1, "cannot be written: No space left"),
+            (("hub", "agents"), ">/dev/full", 1, "cannot be written: No space left"),
+            (("hub", "show", "nobody"), "2>&-", 1, ""),
+            (("hub", "agents", "--json"), ">/dev/full 2>&-", 1, ""),
+        ):
+            with self.subTest(words=words, redirection=redirection):
+                command = shlex.join([sys.executable, "-m", "jetcamer.cli", *words])
+                done = self.ran("sh", "-c", f"{command} {redirection}")
+                self.assertEqual(done.returncode, status, done.stderr)
+                self.assertIn(said, done.stderr)
+                self.assertNotIn("Traceback", done.stderr)
+        self.assertEqual([request.method for request in self.hub.requests], ["GET"] * 4)
 
     async def test_ctrl_c(self) -> None:
         """Ctrl-C ends what would go on for ever: 130, and no traceback."""

@@ -139,6 +139,8 @@ class AgentsTests(ShellCase):
         ):
             self.assertEqual(self.shell(*words), 1)
             self.assertIn("pip install 'jetcamer[hub]'", self.one_line())
+            # What is live has no JSON to use instead.
+            self.assertEqual("--json" in self.err, words != ("top",))
         self.assertEqual(self.hub.requests, [])
         self.hub.answer("GET", "/api/agents", {"agents": [], "next": None})
         self.hub.answer("GET", "/api/agents/x", agent("x"))
@@ -170,6 +172,40 @@ class ShowTests(ShellCase):
         self.assertEqual(rows["refused"], ["invalid_signature, 5 min ago: signed with another key"])
         self.assertEqual(rows["cpu"], ["12.5%", "██░░░░░░░░░░░░░░░░░░"])
 
+    def test_what_is_said_once(self) -> None:
+        for state, legacy, words, shown in (
+            ("clock_wrong", False, "clock wrong by 412 s (ahead)", "clock wrong by 412 s (ahead)"),
+            ("refused", False, "refused: no key fits", "refused: no key fits"),
+            ("refused", True, "refused: no key fits", "refused (legacy): no key fits"),
+            ("revoked", False, "revoked: not accepted", "revoked: not accepted"),
+            ("online", True, "online", "online (legacy)"),
+            ("never_seen", False, "has never connected", "never seen: has never connected"),
+        ):
+            self.hub.forget()
+            self.hub.answer("GET", "/api/agents/x", agent(state=state, legacy=legacy, words=words))
+            rows = {row[0]: row[1:] for row in self.rows("show", "x")}
+            self.assertEqual(rows["state"], [shown])
+
+    def test_an_old_secret(self) -> None:
+        until = NOW + 60 * MINUTE
+        for used, shown, listed in (
+            (True, "; the agent still uses it", ", still used"),
+            (False, "; it is not used", ", not used"),
+            (None, "", ""),
+        ):
+            found = agent("x", oldSecretUntil=until, oldSecretUsed=used)
+            self.hub.forget()
+            self.hub.answer("GET", "/api/agents/x", found)
+            self.hub.answer("GET", "/api/agents", {"agents": [found, agent("y")], "next": None})
+            rows = {row[0]: row[1:] for row in self.rows("show", "x")}
+            self.assertRegex(rows["old secret"][0], rf"^valid until 2.* \(in 60 min\){shown}$")
+            for words in (("agents",), ("agent", "list")):
+                head, first, second = self.rows(*words)
+                self.assertEqual(
+                    (head[-1], first[-1], second[-1]),
+                    ("OLD SECRET", f"ends in 60 min{listed}", "-"),
+                )
+
     def test_never_seen(self) -> None:
         nothing = dict.fromkeys(("connectedAt", "lastSeen", "metrics", "clockSkewMs"))
         self.hub.answer("GET", "/api/agents/x", agent(state="never_seen", hostname="", **nothing))
@@ -192,16 +228,79 @@ class ListTests(ShellCase):
         self.hub.answer(
             "GET",
             "/api/agents/web-01/sessions",
-            {"sessions": [session(endedAt=None, ending=None), session(refused=3)], "next": 7},
+            {
+                "sessions": [
+                    session(endedAt=None, ending=None, messages=0),
+                    session(refused=3),
+                    session(endedAt=None, ending=None, messages=17, refused=1),
+                ],
+                "next": 7,
+            },
         )
-        _, first, second = self.rows("sessions", "web-01", "-n", "2")
+        _, first, second, third = self.rows("sessions", "web-01", "-n", "3")
         self.assertEqual(first[1:], ["60 min", "192.0.2.7:40000", "5.0.0", "-", "-", "still open"])
+        # The hub counts while it lasts.
+        self.assertEqual(third[4:], ["17", "1", "still open"])
         self.assertEqual(
             second[1:],
             ["5 min", "192.0.2.7:40000", "5.0.0", "120", "3", "closed by the agent: 1000"],
         )
-        self.assertEqual(self.hub.requests[0].query, {"limit": "2"})
+        self.assertEqual(self.hub.requests[0].query, {"limit": "3"})
         self.assertEqual(self.json("sessions", "web-01", "-n1")["next"], 7)
+
+    def narrow(self, *words: str) -> list[str]:
+        """The lines at 80 columns."""
+        status = self.shell(*words, tty=True, columns=80, NO_COLOR="1")
+        self.assertEqual((status, self.err), (0, ""))
+        lines = self.out.splitlines()
+        self.assertLessEqual(max(map(len, lines)), 80)
+        return lines
+
+    def test_sessions_at_80_columns(self) -> None:
+        rows = [session(startedAt=NOW), session(startedAt=NOW - 48 * 60 * MINUTE)]
+        self.hub.answer("GET", "/api/agents/x/sessions", {"sessions": rows, "next": None})
+        head, *lines = self.narrow("sessions", "x")
+        self.assertTrue(head.startswith("STARTED "))
+        self.assertIn("REFUSED", head)
+        self.assertRegex(lines[0], r"^\d\d:\d\d:\d\d  ")
+        self.assertTrue(any(re.match(r"\d\d-\d\d \d\d:\d\d  ", line) for line in lines))
+
+    def test_commands_at_80_columns(self) -> None:
+        """A table still: the time of today, and as much of an id as tells it from others."""
+        ids = ["abcdefgh" + "1" * 14, "ijklmnop" + "2" * 14, "ijklmnop" + "3" * 14]
+        rows = [
+            command(ids[0], createdAt=NOW, agentId="web-frontend-01", command="run_health_check"),
+            command(ids[1], createdAt=NOW, state="timeout", who="operator", milliseconds=9999),
+        ]
+        self.hub.answer("GET", "/api/commands", {"commands": rows, "next": None})
+        head, *lines = self.narrow("commands")
+        self.assertRegex(head, "^TIME .* AGENT .* ID$")
+        self.assertRegex(lines[0], r"^\d\d:\d\d:\d\d  .*  abcdefgh$")
+        self.assertEqual(self.rows("commands")[1][-1], ids[0])
+        self.hub.forget()
+        rows = [command(each) for each in ids]
+        self.hub.answer("GET", "/api/commands", {"commands": rows, "next": None})
+        self.shell("commands", tty=True, columns=80, NO_COLOR="1")
+        for each in (ids[0][:8], ids[1], ids[2]):
+            self.assertRegex(self.out, rf"\b{each}\b")
+        # What is shown so can be asked for so, where it is plain which one it is.
+        rows = {row[0]: row[1:] for row in self.rows("commands", "--command", "abcdefgh")}
+        self.assertEqual(rows["id"], [ids[0]])
+        for unclear in ("ijklmnop", "zzzzzzzz", "abc"):
+            self.assertEqual(self.shell("commands", "--command", unclear), 1)
+            self.assertIn("no such thing", self.one_line())
+
+    def test_answers_of_many_lines(self) -> None:
+        lines = "Filesystem  Use%\n/dev/sda1  9%\n"
+        rows = [command(result=lines), command("c2", state="failed", error="no\nway", result="x")]
+        self.hub.answer("GET", "/api/commands", {"commands": rows, "next": None})
+        self.hub.answer("GET", "/api/commands/c1", rows[0])
+        _, first, second = self.rows("commands")
+        self.assertEqual((first[6:8], second[6]), (["Filesystem", "Use% …"], "no …"))
+        self.shell("commands", encoding="ascii")
+        self.assertIn("Use% ...", self.out)
+        self.shell("commands", "--command", "c1")
+        self.assertTrue(self.out.endswith("\nanswer:\n" + lines), self.out)
 
     def test_commands(self) -> None:
         failed = command("c2", state="failed", args={"name": "nginx"}, error="no such service")
@@ -217,14 +316,16 @@ class ListTests(ShellCase):
         self.assertEqual(len(self.json("commands", "web-01")["commands"]), 2)
 
     def test_commands_of_all(self) -> None:
-        """The newest of the fleet, whoever's they are."""
-        agents = {"agents": [agent("a"), agent("b")], "next": None}
-        self.hub.answer("GET", "/api/agents", agents)
-        for name, times in (("a", (9, 5)), ("b", (7, 6))):
-            rows = [command(f"{name}{ts}", createdAt=ts) for ts in times]
-            self.hub.answer("GET", f"/api/agents/{name}/commands", {"commands": rows, "next": None})
-        found = self.json("commands", "-n", "3")["commands"]
-        self.assertEqual([each["id"] for each in found], ["a9", "b7", "b6"])
+        """The newest of the fleet, whoever's they are; pages may end early."""
+        for ids, following in (("ab", "b"), ("", "x"), ("c", None)):
+            rows = [command(each) for each in ids]
+            self.hub.answer("GET", "/api/commands", {"commands": rows, "next": following})
+        found = self.json("commands", "-n", "5")
+        self.assertEqual([each["id"] for each in found["commands"]], ["a", "b", "c"])
+        self.assertEqual(
+            [request.query for request in self.hub.requests],
+            [{"limit": "5"}, {"limit": "3", "before": "b"}, {"limit": "3", "before": "x"}],
+        )
 
     def test_one_command(self) -> None:
         details = {"checks": [{"name": "disk", "status": "ok"}], "free": {"root": 5}}
@@ -236,11 +337,27 @@ class ListTests(ShellCase):
         self.assertEqual(self.json("commands", "--command", "c1")["details"], details)
 
     def test_batch(self) -> None:
-        batch = {"batchId": "b1", "total": 1, "finished": True, "commands": [command()]}
-        self.hub.answer("GET", "/api/command-batches/b1", batch)
-        self.assertEqual(self.rows("commands", "--batch", "b1")[1][1], "web-01")
-        self.assertEqual(self.hub.requests[0].query, {"commands": "true"})
-        self.assertEqual(self.json("commands", "--batch", "b1"), batch)
+        batch = {"batchId": "b1", "total": 2, "finished": True}
+
+        def answer() -> None:
+            self.hub.forget()
+            for name, following in (("c1", "c1"), ("c2", None)):
+                page = {"commands": [command(name)], "next": following}
+                self.hub.answer("GET", "/api/command-batches/b1", {**batch, **page})
+
+        answer()
+        rows = self.rows("commands", "--batch", "b1")
+        self.assertEqual([row[-1] for row in rows], ["ID", "c1", "c2"])
+        self.assertEqual(
+            [request.query for request in self.hub.requests],
+            [
+                {"commands": "true", "limit": "1000"},
+                {"commands": "true", "limit": "1000", "after": "c1"},
+            ],
+        )
+        answer()
+        whole = {**batch, "commands": [command("c1"), command("c2")], "next": None}
+        self.assertEqual(self.json("commands", "--batch", "b1"), whole)
         self.assertEqual(self.shell("commands", "web-01", "--batch", "b1"), 2)
 
     def test_refusals(self) -> None:
@@ -257,6 +374,16 @@ class ListTests(ShellCase):
             {"agentId": "web-01", "address": "192.0.2.9", "limit": "50"},
         )
         self.assertEqual(self.json("refusals"), rows)
+
+    def test_refusals_tell_of_bans(self) -> None:
+        for count, words in ((1, "1 address is banned"), (2, "2 addresses are banned")):
+            self.hub.forget()
+            self.hub.answer("GET", "/api/refusals", {"refusals": [], "next": None})
+            self.hub.answer("GET", "/api/bans", {"bans": [{"address": "x"}] * count})
+            self.assertEqual(self.shell("refusals"), 0)
+            self.assertEqual(
+                self.err.splitlines(), ["nothing was refused", f"{words}: jetcamer hub bans"]
+            )
 
     def test_limits(self) -> None:
         """So many rows as asked for, of as many pages as that takes."""
@@ -296,6 +423,12 @@ class MetricsTests(ShellCase):
         query = self.hub.requests[0].query
         self.assertEqual(query["points"], "30")
         self.assertLess(abs(int(query["from"]) - (NOW - 60 * MINUTE)), 5 * MINUTE)
+
+    def test_one_point(self) -> None:
+        series = self.series(points=points()[:1], resolution="raw", stepMs=0)
+        self.hub.answer("GET", "/api/agents/web-01/metrics", series)
+        self.assertEqual(self.shell("metrics", "web-01"), 0)
+        self.assertTrue(self.out.splitlines()[0].endswith("  1 point, raw"), self.out)
 
     def test_narrow(self) -> None:
         self.hub.answer("GET", "/api/agents/web-01/metrics", self.series())
@@ -341,6 +474,9 @@ class LogsTests(ShellCase):
         self.hub.answer("GET", "/api/agents/web-01/logs", {"logs": [], "next": None})
         self.assertEqual(self.shell("logs", "web-01"), 0)
         self.assertEqual((self.out, self.err), ("", "no log lines of web-01\n"))
+        for asked in (("--level", "error"), ("--contains", "x"), ("--from", "1h")):
+            self.assertEqual(self.shell("logs", "web-01", *asked), 0)
+            self.assertEqual(self.err, "no log lines of web-01 match\n")
 
 
 class StatusTests(ShellCase):
@@ -353,6 +489,14 @@ class StatusTests(ShellCase):
         self.assertEqual(rows["store"], ["50 MB, 5 waiting, 0.4 s behind"])
         self.assertEqual(rows["reactor lag"], ["3 ms"])
         self.assertEqual(self.json("status"), STATUS)
+
+    def test_bans(self) -> None:
+        self.hub.answer("GET", "/api/status", {**STATUS, "bannedAddresses": 2})
+        rows = {row[0]: row[1:] for row in self.rows("status")}
+        self.assertEqual(rows["bans"], ["2 addresses are banned: jetcamer hub bans"])
+        self.hub.forget()
+        self.hub.answer("GET", "/api/status", {**STATUS, "bannedAddresses": 0})
+        self.assertNotIn("bans", [row[0] for row in self.rows("status")])
 
     def test_not_ready(self) -> None:
         store = {"ok": False, "words": "the disk is full", "size": 10, "lost": 4}

@@ -127,6 +127,13 @@ class EventsTests(ShellCase):
         )
         self.assertEqual(self.hub.requests[0].query, {"kinds": "log,agent"})
 
+    def test_answers_of_many_lines(self) -> None:
+        self.hub.stream(
+            event("1", "command", agentId="a", ts=0, command="df", state="done", result="a\nb\n")
+        )
+        self.assertEqual(self.shell("events", "-n", "1"), 0)
+        self.assertTrue(self.out.endswith("  command a  df: done, a …\n"), self.out)
+
     def test_json(self) -> None:
         """One object a line."""
         self.hub.stream(self.EVENTS)

@@ -89,11 +89,32 @@ class ViewTests(SynchronousTestCase):
             lines = self.picture(view, width, height)
             self.assertEqual(len(lines), height)
             self.assertLessEqual(max(map(len, lines)), width)
-        self.assertEqual(lines[0].rstrip(), "100 agents: 100 online")
+        self.assertEqual(lines[0].rstrip(), "100 agents: 100 online; by cpu; 54 more below")
         self.assertTrue(lines[3].startswith("web-099"))
-        self.assertIn("54 more; by cpu", lines[-1])
         self.assertIn("█", lines[3])
         self.assertNotIn("█", self.picture(view, 80, 24)[3])
+
+    def test_keys_are_said_in_words(self) -> None:
+        view = self.view(measured("a", 1.0))
+        words = "sort: c cpu · m mem · d disk · n name · s state · a age   r reverse   q quit"
+        self.assertEqual(self.picture(view, 80, 10)[-1].rstrip(), words)
+        # Where there is no room, how it ends is what stays.
+        self.assertTrue(self.picture(view, 60, 10)[-1].startswith("q quit   r reverse   sort: c"))
+        self.assertTrue(self.picture(view, 20, 10)[-1].startswith("q quit"))
+        view.key_pressed("r")
+        self.assertIn("; by cpu, reversed", self.picture(view, 80, 10)[0])
+
+    def test_what_goes_first_where_it_is_narrow(self) -> None:
+        view = self.view(measured("a", 1.0))
+        for width, columns in (
+            (80, "AGENT STATE HOST CPU MEM DISK SEEN"),
+            (70, "AGENT STATE CPU MEM DISK SEEN"),
+            (60, "AGENT STATE CPU MEM DISK"),
+            (50, "AGENT STATE CPU MEM"),
+            (40, "AGENT STATE CPU"),
+            (30, "AGENT CPU"),
+        ):
+            self.assertEqual(self.picture(view, width, 10)[2].split(), columns.split(), width)
 
     def test_what_peers_say(self) -> None:
         view = self.view(agent(EVIL, hostname=EVIL, state=EVIL))
@@ -126,6 +147,8 @@ class SnapshotTests(ShellCase):
         self.assertEqual((first[0], second[0]), ("b", "a"))
         self.assertEqual(self.rows("top", "--once", "--sort", "name", tty=True)[2][0], "a")
         self.assertEqual(self.json("top"), agents)
+        # A terminal that cannot be drawn on gets the same once.
+        self.assertEqual(self.rows("top", tty=True, TERM="dumb")[0], ["2 agents: 2 online"])
 
 
 class FakeFeed:

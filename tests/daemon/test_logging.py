@@ -12,7 +12,9 @@ from twisted.logger import ILogObserver, LogLevel
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from jetcamer.cli import terminal
 from jetcamer.daemon.logging import DaemonService, LineObserver, fail_start, observer_for
+from jetcamer.daemon.visible import visible
 
 
 class LineObserverTests(SynchronousTestCase):
@@ -75,6 +77,20 @@ class LineObserverTests(SynchronousTestCase):
         line = self.write("journal", "error", "[ws] x", log_failure=Failure(error))
         self.assertNotIn("\u2028", line)
         self.assertNotIn("\x1b", line)
+
+    def test_nor_turn_the_direction_of_writing(self) -> None:
+        """In no form that is printed, and by the same table as what the command line shows."""
+        marks = "\u061c\u200e\u200f\u202a\u202e\u2066\u2069"
+        for style in ("text", "journal", "file", "json"):
+            line = self.write(style, "info", "[ws] {words}", words=f"a{marks}b\x9b\x7f\u2028c")
+            self.assertTrue(line.isascii(), line)
+            self.assertIn("\\u202e", line)
+            self.assertNotIn("\x7f", line)
+            failure = Failure(OSError(f"a{marks}\x9b"))
+            self.assertTrue(self.write(style, "error", "x", log_failure=failure).isascii(), style)
+        line = self.write("json", "info", "[ws] {words}", words=f"é{marks}\x9b\x00\n")
+        self.assertEqual(json.loads(line)["message"], f"[ws] é{marks}\x9b\x00\n")
+        self.assertIs(terminal.visible, visible)
 
     def test_what_twisted_says_of_the_port_is_left_out(self) -> None:
         stream = io.StringIO()

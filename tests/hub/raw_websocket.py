@@ -92,6 +92,8 @@ class RawClient:
     """One connection to a factory under test.
 
     :param upgrade: whether it asks for the WebSocket at once.
+
+    Raises ConnectionRefusedError where the factory turns it away.
     """
 
     def __init__(
@@ -101,7 +103,9 @@ class RawClient:
         address: object = IPv4Address("TCP", "192.0.2.7", 50000),
     ) -> None:
         self.transport = RawTransport(peerAddress=address)
-        self.protocol: Any = factory.buildProtocol(None)
+        self.protocol: Any = factory.buildProtocol(address)
+        if self.protocol is None:
+            raise ConnectionRefusedError
         self.protocol.makeConnection(self.transport)
         self.head = b""
         if upgrade:

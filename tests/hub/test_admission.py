@@ -112,20 +112,107 @@ class OffendersTests(SynchronousTestCase):
         self.assertEqual(self.offend(5), 30.0)
 
     def test_growing(self) -> None:
-        """Twice as long each time, to an hour; the number of bans never overflows."""
+        """Twice as long each time, to 10 minutes; the number of bans never overflows."""
         bans = []
         for _ in range(10):
             bans.append(self.offend(10))
             self.clock.advance(bans[-1])
-        self.assertEqual(bans, [30, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600])
+        self.assertEqual(bans, [30, 60, 120, 240, 480, 600, 600, 600, 600, 600])
 
     def test_anew(self) -> None:
-        """An hour after the end of a ban it counts no more."""
+        """Quiet for twice as long as the ban was, and it begins anew; not where one offence came
+        in that time, and never before a minute is over."""
         self.offend(10)
-        self.clock.advance(30 + 3599)
+        self.clock.advance(30 + 59)
         self.assertEqual(self.offend(10), 60.0)
-        self.clock.advance(60 + 3601)
+        self.clock.advance(60 + 100)
+        self.offend(1)
+        self.clock.advance(119)
+        self.assertEqual(self.offend(10), 120.0)
+        self.clock.advance(120 + 241)
         self.assertEqual(self.offend(10), 30.0)
+
+    def test_through_a_ban(self) -> None:
+        """Who goes on over connections that were open is banned for up to an hour."""
+        bans = [self.offend(10) for _ in range(9)]
+        self.assertEqual(bans, [30, 60, 120, 240, 480, 960, 1920, 3600, 3600])
+
+    def test_known_agents(self) -> None:
+        """One that is known, and comes again and again, counts once a minute."""
+        for _ in range(100):
+            for agent in range(9):
+                self.offenders.offended("192.0.2.1", f"agent-{agent}", retired=True)
+            self.clock.advance(7)
+            self.assertEqual(self.offenders.banned_for("192.0.2.1"), 0.0)
+        self.clock.advance(60)
+        for agent in range(10):
+            self.assertEqual(self.offenders.banned_for("192.0.2.1"), 0.0)
+            self.offenders.offended("192.0.2.1", f"agent-{agent}", retired=True)
+        self.assertEqual(self.offenders.banned_for("192.0.2.1"), 30.0)
+
+    def test_known_agents_after_a_ban(self) -> None:
+        """What was counted towards one ban is not counted towards the next within its minute."""
+        for _ in range(3):
+            for agent in range(10):
+                self.offenders.offended("192.0.2.1", f"agent-{agent}", retired=True)
+        self.assertEqual(self.offenders.banned_for("192.0.2.1"), 30.0)
+
+    def test_guesses_of_known_agents_count_beside_others(self) -> None:
+        """Ids that nobody knows count each time, whatever they are called."""
+        for _ in range(9):
+            self.offenders.offended("192.0.2.1", "nobody", retired=False)
+        self.offenders.offended("192.0.2.1", "agent-1", retired=True)
+        self.assertEqual(self.offenders.banned_for("192.0.2.1"), 30.0)
+
+    def test_known_agents_in_bounds(self) -> None:
+        self.patch(admission, "_MOST_AGENTS", 20)
+        offenders = Offenders(self.clock, limit=1_000_000)
+        for agent in range(1000):
+            offenders.offended("192.0.2.1", f"agent-{agent}", retired=True)
+        (offender,) = offenders._known.values()
+        self.assertEqual(len(offender.agents or ()), 20)
+        self.clock.advance(60)
+        offenders.offended("192.0.2.1", "agent-1", retired=True)
+        self.assertEqual(len(offender.agents or ()), 1)
+
+    def test_pardon(self) -> None:
+        """An agent that authenticates halves what is held against its address."""
+        self.offend(10)
+        self.clock.advance(30)
+        self.assertEqual(self.offend(10), 60.0)
+        self.offenders.pardon("192.0.2.1")
+        self.assertEqual(self.offenders.banned_for("192.0.2.1"), 60.0)  # that goes on
+        self.clock.advance(60)
+        self.assertEqual(self.offend(10), 60.0)
+        self.clock.advance(60)
+        self.offend(9)
+        self.offenders.pardon("192.0.2.1")
+        self.assertEqual(self.offend(5), 0.0)
+        self.assertGreater(self.offend(1), 0.0)
+        self.offenders.pardon("192.0.2.2")
+
+    def test_pardoned_once_a_minute(self) -> None:
+        """Who has the secret of one agent cannot guess those of others without end."""
+        for _ in range(20):
+            self.offend(1)
+            self.offenders.pardon("192.0.2.1")
+        self.assertGreater(self.offenders.banned_for("192.0.2.1"), 0.0)
+
+    def test_healthy_agents_behind_one_address(self) -> None:
+        """Ten revoked agents that never stop do not shut out those beside them for long."""
+        came = []
+        for second in range(3600):
+            banned = self.offenders.banned_for("192.0.2.1")
+            if not banned:
+                for agent in range(10):
+                    if second % 60 == agent:
+                        self.offenders.offended("192.0.2.1", f"agent-{agent}", retired=True)
+                if not self.offenders.banned_for("192.0.2.1"):
+                    self.offenders.pardon("192.0.2.1")
+                    came.append(second)
+            self.assertLessEqual(banned, 120.0)
+            self.clock.advance(1)
+        self.assertGreater(len(came), 1800)
 
     def test_still_connected(self) -> None:
         """Connections that were open go on offending through a ban."""
@@ -155,6 +242,42 @@ class OffendersTests(SynchronousTestCase):
         self.assertEqual(len(self.offenders), 100)
         self.assertEqual(self.offenders.banned_for("first"), 0.0)
         self.assertGreater(self.offenders.banned_for("busy"), 0.0)
+
+
+class BanListTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.offenders = Offenders(self.clock)
+
+    def offend(self, address: str, times: int = 10) -> None:
+        for _ in range(times):
+            self.offenders.offended(address)
+
+    def test_bans(self) -> None:
+        self.offend("192.0.2.1", 12)
+        self.offend("192.0.2.2", 9)
+        self.clock.advance(10)
+        self.offend("2001:db8::1")
+        self.assertEqual(self.offenders.bans(), [("192.0.2.1", 20.0, 12), ("2001:db8::", 30.0, 10)])
+        self.clock.advance(20)
+        self.assertEqual(self.offenders.bans(), [("2001:db8::", 10.0, 10)])
+        self.clock.advance(200)
+        self.offend("192.0.2.1")
+        self.assertEqual(self.offenders.bans(), [("192.0.2.1", 30.0, 10)])
+
+    def test_lift(self) -> None:
+        """Also by another address of the network; and nothing is held against it afterwards."""
+        self.offend("2001:db8::1")
+        self.offend("192.0.2.2", 9)
+        self.assertTrue(self.offenders.lift("2001:db8::2"))
+        self.assertEqual(self.offenders.banned_for("2001:db8::1"), 0.0)
+        self.assertEqual(self.offenders.bans(), [])
+        for address in ("2001:db8::1", "192.0.2.2", "192.0.2.3", "nonsense"):
+            self.assertFalse(self.offenders.lift(address))
+        self.offend("2001:db8::1")
+        self.assertEqual(self.offenders.banned_for("2001:db8::1"), 30.0)
+        self.offend("192.0.2.2", 1)
+        self.assertEqual(self.offenders.banned_for("192.0.2.2"), 30.0)
 
 
 class ClientAddressTests(SynchronousTestCase):

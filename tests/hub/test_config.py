@@ -61,6 +61,12 @@ class AcceptedTests(ConfigTestCase):
             ("/x/hub.sqlite3", "/x/secret.key", "/x/backups"),
         )
 
+    def test_what_goes_together(self) -> None:
+        self.load({"pingIntervalSeconds": 0, "idleTimeoutSeconds": 5})
+        self.load({"pingIntervalSeconds": 80, "idleTimeoutSeconds": 80.5})
+        endpoints = ["tcp:0", "tcp:65535:backlog=99999", "unix:/a:mode=70000", "fd:99999"]
+        self.load({"listen": endpoints, "apiListen": "tcp6:port=8080:interface=\\:\\:"})
+
     def test_warnings(self) -> None:
         _, warnings = self.load({"listens": [], "legacySecret": "x" * 16}, 0o644)
         self.assertEqual(
@@ -96,6 +102,28 @@ class RefusedTests(ConfigTestCase):
                 "messagesPerSecond: expected a number, at least 0.1, got 0",
             ),
             ({"idleTimeoutSeconds": True}, None),
+            (
+                {"idleTimeoutSeconds": 25},
+                "idleTimeoutSeconds: must be more than pingIntervalSeconds (25), unless that is 0",
+            ),
+            (
+                {"pingIntervalSeconds": 80},
+                "idleTimeoutSeconds: must be more than pingIntervalSeconds (80), unless that is 0",
+            ),
+            (
+                {"listen": ["tcp:1", "tcp:99999"]},
+                'listen: "tcp:99999": a port is a number from 0 to 65535',
+            ),
+            (
+                {"apiListen": "tcp6:interface=\\:\\:1:port=70000"},
+                'apiListen: "tcp6:interface=\\\\:\\\\:1:port=70000":'
+                " a port is a number from 0 to 65535",
+            ),
+            ({"listen": "tcp:http"}, 'listen: "tcp:http": a port is a number from 0 to 65535'),
+            (
+                {"apiListen": "ssl:-1:privateKey=x"},
+                'apiListen: "ssl:-1:privateKey=x": a port is a number from 0 to 65535',
+            ),
             ({"agentUrl": "https://hub.example.com/agent"}, None),
             ({"maxMessageBytes": 1 << 30}, None),
         ):

@@ -88,8 +88,10 @@ class MemoryStore:
             self.secret_rows = [row for row in self.secret_rows if row.agent_id != agent_id]
         return self.answer("revoke_agent")
 
-    def join_tokens(self) -> Deferred[list[JoinTokenRecord]]:
-        return self.answer("join_tokens", [*self.tokens.values()])
+    def join_token(self, digest: bytes) -> Deferred[JoinTokenRecord | None]:
+        token = self.tokens.get(digest)
+        valid = token is not None and token.uses_left > 0 and token.expires_ms > self.case.now
+        return self.answer("join_token", token if valid else None)
 
     def put_join_token(self, token: JoinTokenRecord) -> Deferred[None]:
         if self.fails("put_join_token"):
@@ -112,6 +114,7 @@ class EnrolmentTests(SynchronousTestCase):
         self.key = Fernet.generate_key()
         self.store = MemoryStore(self)
         self.closed: list[tuple[str, int, str]] = []
+        self.revoked: list[str] = []
         self.start()
 
     def start(self, legacy_secret: str | None = None) -> None:
@@ -123,6 +126,7 @@ class EnrolmentTests(SynchronousTestCase):
             Vault(self.key),
             now_ms=lambda: self.now,
             close_session=lambda *arguments: self.closed.append(arguments),
+            on_revoked=self.revoked.append,
             legacy_secret=legacy_secret,
         )
         self.run_now(self.enrolment.load())
@@ -190,7 +194,7 @@ class EnrolmentTests(SynchronousTestCase):
             self.run_now(self.enrolment.add(f"a{len(secret)}{secret[0]}", who="a", secret=secret))
 
     def test_ids_that_are_none(self) -> None:
-        for agent_id in ("", "x" * 129, "a b", "a/b", "a\nb", "a\0", "a\u2028b", "a\xa0b",
+        for agent_id in ("", "x" * 129, "a b", "a/b", "a,b", "a\nb", "a\0", "a\u2028b", "a\xa0b",
                          "\ud800", ".", ".."):  # fmt: skip
             self.refused("invalid", self.enrolment.add(agent_id, who="alice"))
         for agent_id in ("x" * 128, "é", "a.b", "...", "i-0123", "a%b?c#d"):
@@ -330,9 +334,6 @@ class EnrolmentTests(SynchronousTestCase):
         entries = len(self.store.trail)
         self.fails("replace_secrets", self.enrolment.rotate("a", who="alice"))
         self.assertEqual(self.accepted("a"), self.signatures(secret))
-        self.fails("revoke_agent", self.enrolment.revoke("a", who="alice"))
-        self.assertEqual(self.accepted("a"), self.signatures(secret))
-        self.assertEqual(self.closed, [])
         self.fails(
             "put_join_token",
             self.enrolment.create_join_token(who="alice", expires_seconds=60, uses=1),
@@ -345,6 +346,66 @@ class EnrolmentTests(SynchronousTestCase):
         self.assertEqual(self.accepted("a"), set())
         new, _ = self.run_now(self.enrolment.rotate("a", who="alice"))
         self.assertEqual(self.accepted("a"), self.signatures(new))
+
+    def test_a_revocation_holds_whatever_the_disk_does(self) -> None:
+        self.run_now(self.enrolment.add("a", who="alice"))
+        self.store.failing = "revoke_agent"
+        revoking = Deferred.fromCoroutine(self.enrolment.revoke("a", who="bob"))
+        self.failureResultOf(revoking, StoreError)
+        self.assertEqual(self.closed, [("a", 1008, "revoked")])
+        self.assertEqual(self.revoked, ["a"])
+        self.assertEqual(self.accepted("a"), set())
+        self.assertEqual(self.store.trail[-1], ("bob", "agent.revoke", "a", {}))
+        self.enrolment.tick()
+        self.assertIsNone(self.store.agent_rows["a"].revoked_ms)
+        self.store.failing = None
+        self.now += 60_000
+        self.enrolment.tick()
+        self.assertEqual(self.store.agent_rows["a"].revoked_ms, NOW)
+        self.store.calls.clear()
+        self.enrolment.tick()
+        self.run_now(self.enrolment.revoke("a", who="bob"))
+        self.assertEqual(self.store.calls, [])
+        self.assertEqual(len(self.store.trail), 2)
+
+    def test_a_revocation_waits_for_nobody(self) -> None:
+        """Neither for its own turn, behind a disk that hangs; and what was under way does not take
+        it back."""
+        self.run_now(self.enrolment.add("a", who="alice"))
+        disk: Deferred[None] = Deferred()
+
+        def replace(agent_id: str, secrets: Sequence[SecretRecord]) -> Deferred[None]:
+            self.store.secret_rows = [*secrets]
+            return disk
+
+        self.patch(self.store, "replace_secrets", replace)
+        rotating = Deferred.fromCoroutine(self.enrolment.rotate("a", who="alice"))
+        revoking = Deferred.fromCoroutine(self.enrolment.revoke("a", who="bob"))
+        self.assertNoResult(revoking)
+        self.assertEqual((self.closed, self.accepted("a")), ([("a", 1008, "revoked")], set()))
+        disk.callback(None)
+        self.successResultOf(rotating)
+        self.successResultOf(revoking)
+        self.assertEqual((self.accepted("a"), self.fleet.get("a").keys), (set(), ()))
+        self.assertEqual(self.store.secret_rows, [])
+        self.assertEqual(self.store.agent_rows["a"].revoked_ms, NOW)
+        self.now += 2 * DAY
+        self.enrolment.tick()
+        self.assertEqual(self.fleet.get("a").keys, ())
+
+    def test_one_that_came_with_the_shared_secret_meanwhile(self) -> None:
+        """Of what is in memory about it, the messages seen among it, nothing is lost."""
+        self.start(SHARED)
+        self.store.pending = Deferred()
+        adding = Deferred.fromCoroutine(self.enrolment.add("a", who="alice"))
+        stranger = self.fleet.find("a", NOW)
+        known = self.fleet.admit(stranger)
+        known.replay.check(NOW, "n-1", NOW)
+        self.store.pending.callback(None)
+        secret = self.successResultOf(adding)
+        self.assertIs(self.fleet.get("a"), known)
+        self.assertEqual(self.accepted("a"), self.signatures(secret))
+        self.assertFalse(known.legacy)
 
     def test_changes_wait_for_each_other(self) -> None:
         self.store.pending = Deferred()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from email.utils import parsedate_to_datetime
 from time import time
 from typing import Any
@@ -14,8 +15,10 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from jetcamer.hub import websocket
 from jetcamer.hub.admission import Admission, Offenders
-from jetcamer.hub.gateway import Gateway
+from jetcamer.hub.frames import LONGEST
+from jetcamer.hub.gateway import Gateway, NoneBanned
 from jetcamer.hub.registry import AgentRegistry
 from jetcamer.hub.session import AgentSession, Connection
 from jetcamer.hub.websocket import DEFAULT_LIMITS, AgentWebSocketFactory, Limits
@@ -139,7 +142,7 @@ class HandshakeTests(GatewayTestCase):
 class LimitTests(GatewayTestCase):
     def test_options(self) -> None:
         """Every limit that Autobahn leaves open is set on the connection itself."""
-        protocol = self.connect().protocol
+        protocol = self.authenticated().protocol
         self.assertEqual(
             {
                 name: getattr(protocol, name)
@@ -165,6 +168,7 @@ class LimitTests(GatewayTestCase):
             msgspec.structs.asdict(DEFAULT_LIMITS),
             {
                 "max_message": 1 << 20,
+                "max_first_message": 16 << 10,
                 "ping_interval": 25.0,
                 "idle_timeout": 75.0,
                 "handshake_timeout": 10.0,
@@ -172,6 +176,9 @@ class LimitTests(GatewayTestCase):
                 "max_unsent": 256 * 1024,
                 "drain_seconds": 3.0,
                 "trusted_proxies": (),
+                "unauthenticated": 5_000,
+                "unauthenticated_per_address": 1_000,
+                "max_connections": None,
             },
         )
 
@@ -206,26 +213,108 @@ class LimitTests(GatewayTestCase):
         """Frames without content, without end, are not collected without end."""
         client = self.authenticated()
         client.send(frame(TEXT, fin=False))
-        client.send(frame(0, fin=False) * 1023)
-        self.assertEqual(client.frames(), [])
+        for _ in range(1023):
+            client.send(frame(0, fin=False))
+            self.clock.advance(0.125)
+        client.send(frame(PONG))
+        self.assertEqual([opcode for opcode, _ in client.frames() if opcode != PING], [])
         client.send(frame(0, fin=False))
         self.assertEqual(client.closed_with(), (1009, "too many fragments"))
 
     def test_flood(self) -> None:
-        """A thousand small frames are dear; a connection that sends them is not kept."""
-        for kind in (frame(PING), frame(PONG), frame(TEXT, b"{", fin=False) + frame(0, b"}")):
-            client = self.connect()
-            client.send(kind * 3000)
-            self.assertTrue(client.transport.aborted)
-            self.assertLessEqual(len(client.frames()), 2049)
+        """Small frames are dear; a connection that sends hundreds in a second is not kept, and
+        of a stranger not even tens."""
+        for connect, most in ((self.connect, 32), (self.authenticated, 256)):
+            for kind in (frame(PING), frame(PONG), frame(TEXT, b"{", fin=False) + frame(0, b"}")):
+                client = connect()
+                client.send(kind * 3000)
+                self.assertTrue(client.transport.aborted)
+                self.assertLessEqual(len(client.frames()), most + 1)
 
     def test_pings_over_time(self) -> None:
-        client = self.authenticated()
+        client = self.connect()
+        client.send(frame(PING) * 32)
+        self.assertEqual(len(client.frames()), 32)
+        client.send(frame(TEXT, self.agent.auth()))
+        self.advance(1)
         for _ in range(4):
-            client.send(frame(PING) * 2000)
-            self.assertEqual(len(client.frames()), 2000)
+            client.send(frame(PING) * 256)
+            self.assertEqual(len(client.frames()), 256)
             self.advance(1)
         self.assertFalse(client.gone)
+
+    def test_large_fragments(self) -> None:
+        """Those of a large message are no flood."""
+        client = self.authenticated()
+        message = self.agent.seal("log", {"level": "info", "message": "x" * 900_000})
+        parts = [message[at : at + 1024] for at in range(0, len(message), 1024)]
+        client.send(frame(TEXT, parts[0], fin=False))
+        client.send(b"".join(frame(0, part, fin=False) for part in parts[1:-1]))
+        client.send(frame(0, parts[-1]))
+        self.assertEqual(self.listener.names(), ["authenticated", "log"])
+
+    def too_large(self, *reads: bytes) -> None:
+        """A stranger that sends `reads` is sent away at the last of them, and not before."""
+        client = self.connect()
+        for data in reads[:-1]:
+            client.send(data)
+            self.assertEqual(client.frames(), [])
+        client.send(reads[-1])
+        self.assertEqual(client.closed_with()[0], 1009)
+        # Nor is what comes after that kept.
+        for _ in range(2):
+            protocol = client.protocol
+            held = [protocol.data, *(protocol.message_data or ()), *(protocol.frame_data or ())]
+            self.assertLess(sum(map(len, held)), 16 << 10)
+            client.send(b"x" * 50_000)
+        self.assertEqual(self.listener.names(), [])
+
+    def test_first_message(self) -> None:
+        """What a stranger may send, and we would have to keep, is 16 KiB; it is told so as soon as
+        the length is known."""
+        most = 16 << 10
+        self.too_large(frame(TEXT, length=most + 1))
+        self.too_large(frame(TEXT, b"x" * (most + 1))[: 8 + 5000])
+        self.too_large(frame(TEXT, length=1 << 20))
+        self.too_large(frame(TEXT, self.agent.auth() + b" " * most))
+        self.too_large(frame(TEXT, b"x" * (most - 1), fin=False), frame(0, b"xx"))
+        self.too_large(frame(TEXT, length=most + 1)[:7], frame(TEXT, length=most + 1)[7:])
+
+    def test_first_message_in_fragments(self) -> None:
+        client = self.connect()
+        for at in range(16):
+            client.send(frame(0 if at else TEXT, b"x" * 1024, fin=False))
+        self.assertEqual(client.frames(), [])
+        client.send(frame(0, length=1, fin=False))
+        self.assertEqual(client.closed_with()[0], 1009)
+        self.assertEqual(self.listener.names(), [])
+
+    def test_largest_first_message(self) -> None:
+        """It is read, and what comes with it may be as long as any."""
+        for in_fragments in (False, True):
+            for cut in (100, 20_000, 80_000, 100_000):
+                self.keys = keys()
+                empty = len(self.agent.seal("auth", {"hostname": "", "version": ""}))
+                first = self.agent.seal(
+                    "auth", {"hostname": "x" * ((16 << 10) - empty), "version": ""}
+                )
+                self.assertEqual(len(first), 16 << 10)
+                data = frame(TEXT, first)
+                if in_fragments:
+                    data = frame(TEXT, first[:9], fin=False) + frame(0, first[9:])
+                for length in (60_000, 100_000, 10):
+                    log = {"level": "info", "message": "x" * length}
+                    data += frame(TEXT, self.agent.seal("log", log))
+                self.listener.events.clear()
+                client = self.connect()
+                client.send(data[:cut])
+                client.send(data[cut:])
+                self.assertEqual(client.frames(), [])
+                self.assertEqual(self.listener.names(), ["authenticated", "log", "log", "log"])
+                self.assertEqual(len(self.factory.strangers), 0)
+                self.assertEqual(client.protocol._longest, LONGEST)  # the short way
+                client.lose()
+                self.clients.remove(client)
 
     def test_small_limit(self) -> None:
         """One below what the short way could take."""
@@ -495,8 +584,8 @@ class AdmissionTests(GatewayTestCase):
         self.factory.held = False
         self.assertTrue(self.ask().startswith("HTTP/1.1 101 "))
 
-    def test_logged_in_bounds(self) -> None:
-        """A storm does not fill the log."""
+    def lines(self) -> list[str]:
+        """What the hub says from now on."""
         lines: list[str] = []
 
         def observe(event: Any) -> None:
@@ -506,14 +595,177 @@ class AdmissionTests(GatewayTestCase):
 
         globalLogPublisher.addObserver(observe)
         self.addCleanup(globalLogPublisher.removeObserver, observe)
+        return lines
+
+    def test_logged_in_bounds(self) -> None:
+        """A storm does not fill the log, and how large it was is said also when it is over."""
+        lines = self.lines()
         self.factory.held = True
         for _ in range(100):
             self.ask()
         self.assertEqual(lines, ["[hub] no upgrade for 192.0.2.7:50000: 503 starting"] * 10)
         self.advance(1)
+        self.assertEqual(lines[10:], ["[hub] 90 more upgrades refused"])
+        self.advance(5)
         self.ask()
-        self.assertEqual(lines[10], "[hub] 90 more upgrades refused")
+        self.assertEqual(len(lines), 12)
         self.assertEqual(self.factory.handshakes_refused, {503: 101})
+
+
+class StrangersTests(GatewayTestCase):
+    """How many may be there that have not said who they are; and how many at all."""
+
+    LIMITS = Limits(unauthenticated=6, unauthenticated_per_address=3, handshake_timeout=60.0)
+
+    def tearDown(self) -> None:
+        for factory in {client.protocol.factory for client in self.clients} | {self.factory}:
+            factory.stopFactory()
+        super().tearDown()
+        self.assertEqual(len(self.factory.strangers), 0)
+
+    def dial(self, *hosts: str, upgrade: bool = False) -> list[RawClient | None]:
+        """One connection from each; None for one that was turned away."""
+        found: list[RawClient | None] = []
+        for host in hosts:
+            kind = IPv6Address if ":" in host else IPv4Address
+            address = UNIXAddress("/run/hub") if host == "unix" else kind("TCP", host, 50000)
+            try:
+                found.append(self.connect(upgrade, address=address))
+            except ConnectionRefusedError:
+                found.append(None)
+        return found
+
+    def there(self) -> list[RawClient]:
+        return [client for client in self.clients if not client.gone]
+
+    def test_of_one_address(self) -> None:
+        self.factory = self.make_factory(limits=self.LIMITS)
+        clients = self.dial(*["192.0.2.1"] * 5)
+        self.assertEqual([client is None for client in clients], [False] * 3 + [True] * 2)
+        self.assertNotIn(None, self.dial("192.0.2.2", "192.0.2.2"))
+        self.assertEqual(self.factory.handshakes_refused, {0: 2})
+
+    def test_an_ipv6_network_is_one(self) -> None:
+        self.factory = self.make_factory(limits=self.LIMITS)
+        hosts = [f"2001:db8:0:1::{number}" for number in range(4)]
+        self.assertIsNone(self.dial(*hosts)[3])
+        self.assertNotIn(None, self.dial("2001:db8:0:2::1", "::ffff:192.0.2.1"))
+
+    def test_in_all(self) -> None:
+        self.factory = self.make_factory(limits=self.LIMITS)
+        clients = self.dial(*[f"192.0.2.{number}" for number in range(8)])
+        self.assertEqual(clients.count(None), 2)
+
+    def test_who_speaks_for_many(self) -> None:
+        """Proxies and Unix sockets have no limit of their own, only that of all."""
+        limits = msgspec.structs.replace(self.LIMITS, trusted_proxies=("192.0.2.0/24",))
+        self.factory = self.make_factory(limits=limits)
+        self.assertEqual(self.dial(*["192.0.2.1"] * 8).count(None), 2)
+        self.factory = self.make_factory(limits=limits)
+        self.assertEqual(self.dial(*["unix"] * 8).count(None), 2)
+
+    def test_authenticated_ones_do_not_count(self) -> None:
+        self.factory = self.make_factory(limits=self.LIMITS)
+        for _ in range(10):
+            self.keys = keys()
+            self.authenticated()
+        self.assertEqual(len(self.factory.strangers), 0)
+        in_fragments = self.connect()
+        data = self.agent.auth()
+        in_fragments.send(frame(TEXT, data[:9], fin=False))
+        self.assertEqual(len(self.factory.strangers), 1)
+        in_fragments.send(frame(0, data[9:]))
+        self.assertEqual(len(self.factory.strangers), 0)
+
+    def test_the_oldest_gives_way(self) -> None:
+        """Who opens connections and says nothing does not keep those out that come after."""
+        self.factory = self.make_factory(limits=self.LIMITS)
+        idle = self.dial(*["192.0.2.1"] * 3)
+        self.clock.advance(1.5)
+        self.assertEqual(self.dial("192.0.2.1"), [None])
+        self.clock.advance(0.5)
+        for number in range(3):
+            self.assertNotIn(None, self.dial("192.0.2.1"))
+            gone = [client is not None and client.transport.aborted for client in idle]
+            self.assertEqual(gone, [True] * (number + 1) + [False] * (2 - number))
+        self.assertEqual(self.dial("192.0.2.1"), [None])
+        self.assertEqual(len(self.there()), 3)
+        # Of all addresses, likewise.
+        self.dial("192.0.2.2", "192.0.2.3", "192.0.2.4")
+        self.assertEqual(self.dial("192.0.2.5"), [None])
+        self.clock.advance(2)
+        self.assertNotIn(None, self.dial("192.0.2.5"))
+        self.assertEqual(len(self.there()), 6)
+        # Those that were sent away are counted as well as those that were not let in.
+        self.assertEqual(self.factory.handshakes_refused, {0: 3 + 4})
+
+    def test_one_that_had_upgraded_gives_way(self) -> None:
+        self.factory = self.make_factory(limits=self.LIMITS)
+        self.dial(*["192.0.2.1"] * 3, upgrade=True)
+        self.clock.advance(2)
+        self.dial("192.0.2.1")
+        self.assertEqual(
+            [client.transport.aborted for client in self.clients], [True] + [False] * 3
+        )
+        self.assertEqual(self.listener.events, [])
+
+    def test_all_connections(self) -> None:
+        """No more than there are files, whoever they are; strangers give way first."""
+        self.factory = self.make_factory(limits=Limits(max_connections=3))
+        self.authenticated()
+        self.dial("192.0.2.1", "192.0.2.2")
+        self.assertEqual(self.dial("192.0.2.3"), [None])
+        self.clock.advance(2)
+        self.assertNotIn(None, self.dial("192.0.2.3"))
+        self.assertEqual([client.gone for client in self.clients], [False, True, False, False])
+
+    def test_files(self) -> None:
+        """By default, as many connections as there may be files, less those for all the rest."""
+        for soft, most in ((1024, 824), (100, 50), (resource.RLIM_INFINITY, None)):
+            self.patch(websocket, "getrlimit", lambda _, soft=soft: (soft, soft))
+            factory = self.make_factory()
+            factory.startFactory()
+            self.assertEqual(factory._max_connections, most)
+        factory = self.make_factory(limits=Limits(max_connections=7))
+        factory.startFactory()
+        self.assertEqual(factory._max_connections, 7)
+
+    def test_said_once_a_minute(self) -> None:
+        lines = AdmissionTests.lines(self)
+        self.factory = self.make_factory(limits=Limits(max_connections=0))
+        for _ in range(60):
+            self.dial("192.0.2.1", "192.0.2.2")
+            self.clock.advance(1)
+        self.assertEqual(
+            lines,
+            [
+                "[hub] turned away 192.0.2.1: too many connections",
+                "[hub] 119 more connections turned away",
+            ],
+        )
+        self.dial("192.0.2.1", "192.0.2.2")
+        self.factory.stopFactory()
+        self.assertEqual(lines[3:], ["[hub] 1 more connections turned away"])
+        self.assertEqual(self.factory.handshakes_refused, {0: 122})
+
+    def test_banned_before_tls(self) -> None:
+        """Where the answer would cost a TLS handshake there is none; elsewhere it is 429."""
+        offenders = Offenders(self.clock)
+        limits = Limits(trusted_proxies=("192.0.2.9",))
+        self.factory = self.make_factory(offenders=offenders, limits=limits)
+        for host in ("192.0.2.1", "192.0.2.9"):
+            for _ in range(10):
+                offenders.offended(host)
+        behind_tls = NoneBanned(self.factory)
+        for host, refused in (("192.0.2.1", True), ("192.0.2.2", False), ("192.0.2.9", False)):
+            protocol = behind_tls.buildProtocol(IPv4Address("TCP", host, 50000))
+            self.assertEqual(protocol is None, refused)
+        self.assertEqual(self.factory.handshakes_refused, {0: 1})
+        (client,) = self.dial("192.0.2.1", upgrade=True)
+        self.assertTrue(client is not None and client.head.startswith(b"HTTP/1.1 429 "))
+        self.clock.advance(30)
+        address = IPv4Address("TCP", "192.0.2.1", 50000)
+        self.assertIsNotNone(behind_tls.buildProtocol(address))
 
 
 class DrainTests(GatewayTestCase):
@@ -634,6 +886,8 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual([each[0] for each in reactor.tcpServers], [8080, 8081])
         self.assertEqual([each[0] for each in reactor.unixServers], ["/run/hub"])
         self.assertEqual(len(gateway.addresses), 3)
+        urls = ["ws://0.0.0.0:8080/agent", "unix:/run/hub", "ws://[::]:8081/agent"]
+        self.assertEqual(gateway.urls, urls)
         self.successResultOf(gateway.stopService())
 
     def test_one_of_several_taken(self) -> None:

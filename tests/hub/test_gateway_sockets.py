@@ -19,7 +19,9 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
 from twisted.trial.unittest import TestCase
 
-from jetcamer.hub.gateway import Gateway, wall_clock_ms
+from jetcamer.daemon.clock import wall_clock_ms
+from jetcamer.hub.admission import Offenders
+from jetcamer.hub.gateway import Gateway
 from jetcamer.hub.registry import AgentRegistry, DisconnectedError
 from jetcamer.hub.session import AgentSession, Connection
 from jetcamer.hub.websocket import Limits
@@ -224,6 +226,34 @@ class GatewaySocketsTests(TestCase):
             client = await self.raw(wrapClientTLS(options, tcp))
             self.assertEqual(await client.answered, "HTTP/1.1 101 Switching Protocols")
             self.assertEqual(client.transport.negotiatedProtocol, b"http/1.1")
+
+    async def test_banned(self) -> None:
+        """Over TLS not one byte is spent on who is banned; in plain text it is told so."""
+        ca = TestCA(self.mktemp())
+        certificate = ca.issue(ips=["127.0.0.1"])
+        offenders = Offenders(reactor)
+        gateway = Gateway(
+            reactor,
+            [
+                f"ssl:0:interface=127.0.0.1:privateKey={certificate.path_key}"
+                f":certKey={certificate.path_cert}",
+                "tcp:0:interface=127.0.0.1",
+            ],
+            self.make_session,
+            offenders=offenders,
+        )
+        gateway.startService()
+        self.addCleanup(gateway.stopService)
+        for _ in range(10):
+            offenders.offended("127.0.0.1")
+        tls, tcp = (TCP4ClientEndpoint(reactor, "127.0.0.1", port) for port in gateway.ports)
+        client = await self.raw(tls)
+        await client.closed
+        self.assertEqual(client.received, b"")
+        client = await self.raw(tcp)
+        self.assertEqual(await client.answered, "HTTP/1.1 429 Too Many Requests")
+        await client.closed
+        self.assertEqual(gateway.handshakes_refused, {0: 1, 429: 1})
 
     async def test_several_listeners(self) -> None:
         """A port and a Unix socket; who comes through the socket is whom the proxy names."""

@@ -7,6 +7,8 @@ import json
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from jetcamer.hub import ingest
+from jetcamer.hub.bus import local
 from jetcamer.hub.bus.local import Event, LocalBus
 from jetcamer.hub.fleet import Fleet, after_kill
 from jetcamer.hub.ingest import Ingest
@@ -27,6 +29,8 @@ class IngestTests(SynchronousTestCase):
         self.events: list[Event] = []
         self.bus.subscribe(self.events.append)
         self.offences: list[str] = []
+        self.offenders: list[tuple[str | None, bool]] = []
+        self.pardoned: list[str] = []
         self.arrived: list[str] = []
         self.fleet = keys()
         self.refusals = Refusals(self.clock, self.fleet)
@@ -45,8 +49,12 @@ class IngestTests(SynchronousTestCase):
         self.registry = AgentRegistry(self.clock, self.ingest)
         self.agent = SealingAgent()
 
-    def offended(self, address: str) -> None:
+    def offended(self, address: str, agent_id: str | None = None, *, retired: bool = False) -> None:
         self.offences.append(address)
+        self.offenders.append((agent_id, retired))
+
+    def pardon(self, address: str) -> None:
+        self.pardoned.append(address)
 
     def agent_arrived(self, agent_id: str) -> None:
         self.arrived.append(agent_id)
@@ -112,10 +120,50 @@ class IngestTests(SynchronousTestCase):
         self.assertEqual(words, "replaced by a newer connection")
 
     def test_second_auth(self) -> None:
-        """A session is written down once."""
+        """A session is written down once, and told again only where something has changed."""
         session = self.connect()
         session.message_received(self.agent.auth())
         self.assertEqual(len(self.store.of("session_started")), 1)
+        self.assertEqual(len(self.events), 1)
+        payload = {"hostname": "web-02", "version": "5.0.0"}
+        session.message_received(self.agent.seal("auth", payload))
+        self.assertEqual([data["hostname"] for _, data in self.told()], ["web-01", "web-02"])
+        session.connection_lost("gone")
+        self.connect()
+        self.connect()
+        states = [data["state"] for _, data in self.told()[2:]]
+        self.assertEqual(states, ["offline", "online", "replaced", "online"])
+
+    def test_boasting(self) -> None:
+        """However much an agent says of itself, little is kept, written down and told."""
+        session = self.connect()
+        session.connection_lost("gone")
+        self.store.facts.clear()
+        self.events.clear()
+        payload = {
+            "hostname": "h" * 200_000,
+            "version": "v" * 200_000,
+            "capabilities": ["c" * 1000] * 400,
+        }
+        session = AgentSession(FakeConnection(), self.fleet, self.registry, lambda: self.now)
+        session.message_received(self.agent.seal("auth", payload))
+        agent = self.fleet.get("agent-1")
+        ((record, *_),) = self.store.of("session_started")
+        for kept in (agent, record, session.auth):
+            self.assertEqual((kept.hostname, kept.version), ("h" * 255, "v" * 255))
+            self.assertEqual(kept.capabilities, ("c" * 64,) * 64)
+        self.assertEqual(self.told()[0][1]["hostname"], "h" * 255)
+        self.assertEqual(self.extra.of("authenticated")[-1].hostname, "h" * 255)
+
+    def test_what_events_weigh(self) -> None:
+        """The bus keeps what it can bear, whatever stands in its events."""
+        self.patch(local, "KEPT_BYTES", 20_000)
+        for n in range(100):
+            payload = {"hostname": f"{n:03}" + "\x01" * 250, "version": "5"}
+            session = AgentSession(FakeConnection(), self.fleet, self.registry, lambda: self.now)
+            session.message_received(self.agent.seal("auth", payload))
+        text = sum(len(event.data) for event in self.events[-len(self.bus._kept) :])
+        self.assertLess(text, 20_000)
 
     def test_metrics(self) -> None:
         session = self.connect()
@@ -195,9 +243,118 @@ class IngestTests(SynchronousTestCase):
         self.assertIs(self.fleet.get("agent-1").last_refusal, third)
         # A wrong clock is nobody's try.
         self.assertEqual(self.offences, ["192.0.2.7"] * 2)
+        self.assertEqual(self.offenders, [("agent-1", False), ("agent-9", False)])
+        self.fleet.revoke("agent-2", NOW)
+        self.agent = SealingAgent("agent-2")
+        self.connect()
+        self.assertEqual(self.offenders[2:], [("agent-2", True)])
+        self.assertEqual(self.refusals.of_agent("agent-2")[0].words, "agent-2 was revoked")
+        self.events.pop()
         kinds = [kind for kind, _ in self.told()]
         self.assertEqual(kinds, ["refusal"] * 3)
         self.assertEqual(self.told()[1][1]["agentId"], "agent-9")
+
+    def test_garbage(self) -> None:
+        """Who sends it without having said who he is is counted like who tries; an agent that is
+        in is not."""
+        for message in (b"garbage", b'{"type":"auth"}'):
+            stranger = AgentSession(FakeConnection(), self.fleet, self.registry, lambda: self.now)
+            stranger.message_received(message)
+        stranger = AgentSession(FakeConnection(), self.fleet, self.registry, lambda: self.now)
+        stranger.binary_received()
+        stranger = AgentSession(FakeConnection(), self.fleet, self.registry, lambda: self.now)
+        stranger.auth_overdue()
+        early = AgentSession(FakeConnection(), self.fleet, self.registry, lambda: self.now)
+        early.message_received(self.agent.metrics())
+        self.assertEqual(
+            list(self.refusals.counts.items()),
+            [("invalid_json", 2), ("not_text", 1), ("auth_timeout", 1), ("auth_required", 1)],
+        )
+        # Who is slow may be on a bad line, with others.
+        self.assertEqual(len(self.offences), 4)
+        self.assertEqual(self.pardoned, [])
+        for wrong in (lambda s: s.message_received(b"garbage"), lambda s: s.binary_received()):
+            wrong(self.connect())
+        self.assertEqual(len(self.offences), 4)
+        self.assertEqual(self.pardoned, ["192.0.2.7"] * 2)
+
+    def refuse(self, number: int, address: str = "192.0.2.7") -> None:
+        for _ in range(number):
+            connection = FakeConnection(f"{address}:1")
+            AgentSession(connection, self.fleet, self.registry, lambda: self.now).message_received(
+                b"garbage"
+            )
+
+    def test_refusals_written_down(self) -> None:
+        """So many of one address, and in all, in a second; all are counted."""
+        self.refuse(500)
+        self.assertEqual(len(self.store.of("add_refusal")), ingest.MAX_REFUSALS_OF_ADDRESS)
+        self.refuse(1, "192.0.2.8")
+        self.assertEqual(len(self.store.of("add_refusal")), ingest.MAX_REFUSALS_OF_ADDRESS + 1)
+        for n in range(200):
+            self.refuse(1, f"198.51.100.{n}")
+        self.assertEqual(len(self.store.of("add_refusal")), ingest.MAX_REFUSALS)
+        self.assertEqual(self.refusals.counts["invalid_json"], 701)
+        self.clock.advance(1)
+        self.refuse(1)
+        self.assertEqual(len(self.store.of("add_refusal")), ingest.MAX_REFUSALS + 1)
+
+    def test_a_clock_that_was_wrong(self) -> None:
+        """What an agent is refused for now counts, not what it was refused for before."""
+        self.agent.now = NOW - 400_000
+        self.connect()
+        agent = self.fleet.get("agent-1")
+        self.assertEqual(agent.state(NOW)[0], "clock_wrong")
+        self.agent = SealingAgent("agent-1", SECRETS["agent-2"])
+        self.connect()
+        self.assertEqual(agent.state(NOW)[0], "refused")
+
+    def test_who_it_is_said_of(self) -> None:
+        """A stranger does not change what is shown of an agent; what he sent is listed."""
+        session = self.connect()
+        session.message_received(self.agent.seal("telemetry", {}))
+        agent = self.fleet.get("agent-1")
+        self.say_from("192.0.2.7", self.agent.metrics())
+        session.connection_lost("gone")
+        self.assertEqual(agent.state(NOW)[0], "offline")
+        self.say_from("192.0.2.9", SealingAgent("agent-1", "guessed").auth())
+        self.assertEqual(agent.state(NOW)[0], "offline")
+        self.assertIsNone(agent.last_refusal)
+        self.assertEqual(
+            [refusal.reason for refusal in self.refusals.of_agent("agent-1")],
+            ["invalid_signature", "auth_required", "unknown_type"],
+        )
+        self.say_from("192.0.2.9", self.agent.metrics())
+        self.assertEqual(
+            agent.state(NOW), ("refused", "refused, from 192.0.2.9: began with metrics")
+        )
+
+    def say_from(self, address: str, message: bytes) -> None:
+        connection = FakeConnection(f"{address}:1")
+        session = AgentSession(connection, self.fleet, self.registry, lambda: self.now)
+        session.message_received(message)
+
+    def test_counters(self) -> None:
+        """Once a minute: what sessions have counted, where they have counted any more."""
+        self.ingest.start()
+        self.agent = SealingAgent("agent-2")
+        self.connect()
+        self.agent = SealingAgent()
+        session = self.connect()
+        session.message_received(self.agent.metrics())
+        session.message_received(self.agent.seal("telemetry", {}))
+        for _ in range(60):
+            self.clock.advance(1)
+        self.assertEqual(
+            sorted(row for (rows,) in self.store.of("sessions_counted") for row in rows),
+            [(1, 1, 0), (2, 3, 1)],
+        )
+        self.store.facts.clear()
+        session.message_received(self.agent.metrics())
+        for _ in range(120):
+            self.clock.advance(1)
+        self.assertEqual(self.store.of("sessions_counted"), [([(2, 4, 1)],)])
+        self.ingest.stop()
 
     def test_written_down(self) -> None:
         """Once a second: who was heard since, and up to which of its messages."""

@@ -45,6 +45,8 @@ class RefusalTests(SynchronousTestCase):
         self.assertEqual(len(self.refusals.of_address("192.0.2.2")), 1)
         self.assertEqual(self.refusals.of_agent("agent-2"), [])
         self.assertEqual(self.refusals.counts, {"invalid_signature": 26})
+        times = [refusal.ts_ms - NOW for refusal in self.refusals.latest()]
+        self.assertEqual(times, [100, *range(24, -1, -1)])
 
     def test_said_once(self) -> None:
         """A flood is one line, and a number a minute later."""
@@ -68,6 +70,9 @@ class RefusalTests(SynchronousTestCase):
         self.assertEqual(self.refusals.of_agent("agent-149"), [])
         self.assertEqual(len(self.refusals.of_agent("agent-150")), 1)
         self.assertEqual(len(self.refusals._said), 50)
+        for n in range(refusals.KEPT_LATEST):
+            self.add(n)
+        self.assertEqual(len(self.refusals.latest()), refusals.KEPT_LATEST)
 
     def test_explained(self) -> None:
         """With the agent's keys; only so often, for it costs time."""

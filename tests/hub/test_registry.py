@@ -12,6 +12,7 @@ from jetcamer.hub.registry import (
     CommandTimeoutError,
     DisconnectedError,
     NotConnectedError,
+    UnreadableAnswerError,
 )
 from jetcamer.hub.session import AgentSession
 from jetcamer.protocol.envelope import CommandResultPayload
@@ -97,13 +98,26 @@ class PresenceTests(RegistryTestCase):
 
     def test_clone(self) -> None:
         """Two machines with one id replace each other for ever; that is noticed, and shown."""
-        self.connect()
-        for _ in range(5):
-            _, session = self.connect()
-            self.assertEqual(session.agent.state(NOW)[0], "online")
-        _, session = self.connect()
-        self.assertEqual(session.agent.state(NOW)[0], "clone")
+        peers = ["192.0.2.1:1", "192.0.2.7:2"]
+        states = []
+        for turn in range(5):
+            connection = FakeConnection(peers[turn % 2])
+            session = AgentSession(connection, self.keys, self.registry, lambda: NOW)
+            session.message_received(self.agent.auth())
+            states.append(session.agent.state(NOW))
+        words = "two machines connect with this id: 192.0.2.1 and 192.0.2.7"
+        self.assertEqual(states, [("online", "online")] * 3 + [("clone", words)] * 2)
         self.assertEqual(session.agent.state(NOW + 300_000)[0], "online")
+
+    def test_clone_by_another_name(self) -> None:
+        """Behind one address, by what they call themselves."""
+        for turn in range(4):
+            session = AgentSession(FakeConnection(), self.keys, self.registry, lambda: NOW)
+            hostname = ("web-01", "web-02")[turn % 2]
+            payload = {"hostname": hostname, "version": "5"}
+            session.message_received(self.agent.seal("auth", payload))
+        words = "two machines connect with this id: web-01 and web-02, from 192.0.2.7"
+        self.assertEqual(session.agent.state(NOW), ("clone", words))
 
     def test_close_session(self) -> None:
         connection, _ = self.connect()
@@ -200,6 +214,33 @@ class CommandTests(RegistryTestCase):
         self.assertNoResult(second)
         self.answer("in time")
         self.assertEqual(self.successResultOf(second).result, "in time")
+
+    def test_lost_answer(self) -> None:
+        """One that never comes is given up: later ones are not taken for it for ever."""
+        first = self.ask(timeout=5.0)
+        self.clock.advance(5.0)
+        self.failureResultOf(first, CommandTimeoutError)
+        self.clock.advance(59.0)
+        second = self.ask()
+        self.clock.advance(1.0)
+        self.answer("of the second")
+        self.assertEqual(self.successResultOf(second).result, "of the second")
+        self.assertEqual(len(self.session.pending._waiting), 0)
+
+    def test_unreadable_answer(self) -> None:
+        """It takes its command with it, and not the next one's place."""
+        first, second, third = self.ask(), self.ask(), self.ask()
+        for payload in ({}, {"command": "other", "result": 1}, {"command": "ping"}):
+            self.session.message_received(self.agent.seal("command_result", payload))
+        error = self.failureResultOf(first, UnreadableAnswerError).value
+        self.assertEqual(str(error), "the answer to ping cannot be read")
+        nonce = self.connection.commands()[2][0].nonce
+        odd = {"inReplyTo": nonce, "command": 7}
+        self.session.message_received(self.agent.seal("command_result", odd))
+        self.failureResultOf(third, UnreadableAnswerError)
+        self.answer("of the second")
+        self.assertEqual(self.successResultOf(second).result, "of the second")
+        self.session.message_received(self.agent.seal("command_result", {"command": "ping"}))
 
     def test_abandoned_are_bounded(self) -> None:
         """A peer that never answers costs no memory without end."""

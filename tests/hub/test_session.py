@@ -7,11 +7,13 @@ import hmac
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from jetcamer.hub import fleet
 from jetcamer.hub.fleet import Agent, Fleet
 from jetcamer.hub.records import AgentRecord, RefusalRecord
 from jetcamer.hub.session import AgentSession, Policy, RateLimit
 from jetcamer.protocol.envelope import AuthPayload, CommandResultPayload, LogPayload, MetricsPayload
 from jetcamer.protocol.errors import ProtocolError
+from jetcamer.protocol.replay import ReplayGuard
 from tests.hub.doubles import NOW, SECRETS, FakeConnection, RecordingListener, SealingAgent, keys
 
 
@@ -154,9 +156,16 @@ class RefusedTests(SessionTestCase):
         self.assertEqual(self.connection.closed, (1008, f"invalid_timestamp: {words}"))
         (refusal,) = self.listener.refusals
         self.assertEqual((refusal.reason, refusal.words), ("invalid_timestamp", f"ts: {words}"))
+        self.assertEqual((refusal.own, refusal.skew_ms), (True, -412_000))
         agent = self.keys.get("agent-1")
-        agent.last_refusal = refusal
+        agent.address = "192.0.2.7"
+        agent.was_refused(refusal)
         self.assertEqual(agent.state(NOW), ("clock_wrong", "clock wrong by 412 s (behind)"))
+        # A recording of it may be sent from anywhere.
+        agent.address = "192.0.2.1"
+        self.assertEqual(
+            agent.state(NOW), ("clock_wrong", "clock wrong by 412 s (behind), from 192.0.2.7")
+        )
         _, session = self.connect()
         session.message_received(self.agent.auth())
         self.assertIsNone(agent.skew_ms)
@@ -165,13 +174,59 @@ class RefusedTests(SessionTestCase):
         self.session.message_received(self.agent.auth(ts=NOW + 300_001))
         words = "invalid_timestamp: 300 s ahead of this clock"
         self.assertEqual(self.connection.closed, (1008, words))
-        self.assertEqual(self.keys.get("agent-1").skew_ms, 300_001)
+        self.assertEqual(self.listener.refusals[0].skew_ms, 300_001)
+
+    def test_clock_set_back(self) -> None:
+        """Within what is let through, but behind what is remembered: said in words that help."""
+        agent = self.keys.get("agent-1")
+        agent.address = "192.0.2.7"
+        agent.replay = ReplayGuard(floor=NOW)
+        self.session.message_received(self.agent.auth(ts=NOW - 119_500))
+        words = "its clock was set back by about 120 s: accepted again in about 120 s"
+        self.assertEqual(self.connection.closed, (1008, f"invalid_timestamp: {words}"))
+        (refusal,) = self.listener.refusals
+        agent.was_refused(refusal)
+        self.assertEqual(agent.state(NOW), ("clock_wrong", words))
 
     def test_a_forger_sets_no_clock(self) -> None:
         """What is not signed by the agent says nothing of its clock."""
         impostor = SealingAgent("agent-1", SECRETS["agent-2"])
         self.refused(impostor.auth(ts=NOW - 412_000), 1008, "invalid_signature")
-        self.assertIsNone(self.keys.get("agent-1").skew_ms)
+        self.assertIsNone(self.listener.refusals[0].skew_ms)
+
+    def test_whose_refusal_it_is(self) -> None:
+        """What only claims to come from an agent says nothing of it, unless it comes from where
+        the agent was; nor does anything while it is here."""
+        agent = self.keys.get("agent-1")
+        impostor = SealingAgent("agent-1", SECRETS["agent-2"])
+        unknown_form = self.agent.auth()[:-1] + b',"more":1}'
+        for address, online, message, own in (
+            ("", False, impostor.auth(), True),
+            ("192.0.2.7", False, impostor.auth(), True),
+            ("192.0.2.1", False, impostor.auth(), False),
+            ("192.0.2.7", False, unknown_form, True),
+            ("192.0.2.1", False, unknown_form, False),
+            ("192.0.2.1", False, self.agent.metrics(), True),
+            ("192.0.2.1", False, self.agent.auth(ts=NOW - 400_000), True),
+            ("192.0.2.1", False, self.agent.seal("auth", {"hostname": 7}), True),
+            ("192.0.2.7", True, impostor.auth(), False),
+            ("192.0.2.7", True, self.agent.auth(ts=NOW - 400_000), False),
+            ("192.0.2.7", True, self.agent.metrics(), False),
+        ):
+            agent.address = address
+            _, agent.session = self.connect() if online else (None, None)
+            _, session = self.connect()
+            session.message_received(message)
+            refusal = self.listener.refusals[-1]
+            self.assertEqual((refusal.agent_id, refusal.own), ("agent-1", own), (address, message))
+
+    def test_odd_messages_are_not_the_agents_state(self) -> None:
+        self.session.message_received(self.agent.auth())
+        self.session.message_received(self.agent.seal("telemetry", {}))
+        self.session.message_received(self.agent.seal("metrics", {"cpuPercent": "hot"}))
+        self.assertEqual([refusal.own for refusal in self.listener.refusals], [False] * 2)
+        self.session.binary_received()
+        self.assertTrue(self.listener.refusals[-1].own)
 
     def test_ts_beyond_all_bounds(self) -> None:
         message = self.agent.auth().replace(b'"ts":%d' % NOW, b'"ts":%d' % 10**30)
@@ -217,6 +272,7 @@ class RefusedTests(SessionTestCase):
                     reason="invalid_signature",
                     words="signature: does not match the message: agent-1 signed"
                     f" {len(message)} bytes",
+                    own=True,
                 )
             ],
         )
@@ -300,7 +356,40 @@ class RefusedTests(SessionTestCase):
         self.keys = Fleet(legacy_secret="shared by all")
         self.connection, self.session = self.connect()
         self.session.message_received(SealingAgent("old-7", "shared by all").auth(ts=NOW - 400_000))
-        self.assertEqual(self.keys.get("old-7").skew_ms, -400_000)
+        self.assertIsNotNone(self.keys.get("old-7"))
+        (refusal,) = self.listener.refusals
+        self.assertEqual((refusal.own, refusal.skew_ms), (True, -400_000))
+
+    def test_names_that_are_none(self) -> None:
+        """Who knows the shared secret may not choose a name that no agent may have."""
+        self.keys = Fleet(legacy_secret="shared by all")
+        for name in ("a b", "a/b", "..", "a\x1bb", "x" * 129):
+            self.connection, self.session = self.connect()
+            self.session.message_received(SealingAgent(name, "shared by all").auth())
+            self.assertEqual(self.connection.closed, (1008, "unknown_agent"))
+            words = self.listener.refusals[-1].words
+            self.assertIn("no agent can be known as ", words)
+            self.assertIn(": an agent's id is 1 to 128 printable characters", words)
+        self.assertEqual(len(self.keys), 0)
+
+    def test_strangers_are_counted_apart(self) -> None:
+        """However many agents have secrets of their own, those without are let in."""
+        self.patch(fleet, "_MOST_LEGACY", 2)
+        self.keys = Fleet(legacy_secret="shared by all")
+        for n in range(5):
+            record = AgentRecord(agent_id=f"own-{n}", created_ms=NOW)
+            self.keys.add(record, [("a secret", None)])
+        for name, closed in (("old-1", None), ("old-2", None), ("old-3", (1008, "unknown_agent"))):
+            self.connection, self.session = self.connect()
+            self.session.message_received(SealingAgent(name, "shared by all").auth())
+            self.assertEqual(self.connection.closed, closed)
+        self.keys.set_secrets("old-1", [("its own", None)])
+        self.connection, self.session = self.connect()
+        self.session.message_received(SealingAgent("old-3", "shared by all").auth())
+        self.assertIsNone(self.connection.closed)
+        self.connection, self.session = self.connect()
+        self.session.message_received(SealingAgent("old-4", "shared by all").auth())
+        self.assertEqual(self.connection.closed, (1008, "unknown_agent"))
 
     def test_changed_agent(self) -> None:
         """Not even with the right key."""
@@ -360,6 +449,7 @@ class KeyTests(SessionTestCase):
         self.refused(self.agent.metrics(), 1008, "unknown_agent")
         self.connection, self.session = self.connect()
         self.refused(self.agent.auth(), 1008, "unknown_agent")
+        self.assertEqual(self.listener.refusals[-1].words, "agent-1 was revoked")
         self.assertEqual(self.keys.get("agent-1").state(NOW)[0], "revoked")
 
     def test_shared_secret(self) -> None:

@@ -24,9 +24,33 @@ class VaultTests(SynchronousTestCase):
 
     def refused(self, words: str, environ: dict[str, str] | None = None) -> None:
         with self.assertRaises(VaultError) as caught:
-            Vault.load(str(self.path), environ or {})
+            Vault.load(str(self.path), environ or {}).ensure_key(secrets_exist=False)
         self.assertIn(words, str(caught.exception))
         self.assertNotIn("\n", str(caught.exception))
+
+    def load(self) -> Vault:
+        """As at the first start."""
+        vault = Vault.load(str(self.path), {})
+        vault.ensure_key(secrets_exist=False)
+        return vault
+
+    def test_no_new_key_where_there_are_secrets(self) -> None:
+        """They could never be opened with it; and whoever has a backup must see what is wrong."""
+        vault = Vault.load(str(self.path), {})
+        for use in (
+            lambda: vault.ensure_key(secrets_exist=True),
+            lambda: vault.open(b"sealed"),
+        ):
+            with self.assertRaises(VaultError) as caught:
+                use()
+            self.assertEqual(
+                str(caught.exception),
+                f"{self.path} is missing: put back the one from your backup",
+            )
+        self.assertRaises(VaultError, vault.seal, SECRET)
+        self.assertFalse(self.path.parent.exists())
+        key = Fernet.generate_key().decode()
+        Vault.load(str(self.path), {ENVIRONMENT_NAME: key}).ensure_key(secrets_exist=True)
 
     def test_what_is_sealed_opens_and_shows_nothing(self) -> None:
         vault = Vault(Fernet.generate_key())
@@ -38,7 +62,7 @@ class VaultTests(SynchronousTestCase):
 
     def test_another_key_opens_nothing(self) -> None:
         sealed = Vault(Fernet.generate_key()).seal(SECRET)
-        vault = Vault.load(str(self.path), {})
+        vault = self.load()
         for wrong in (sealed, sealed[:-4] + b"AAAA", b"", b"\xff not base64"):
             with self.assertRaises(VaultError) as caught:
                 vault.open(wrong)
@@ -56,7 +80,7 @@ class VaultTests(SynchronousTestCase):
 
     def test_the_first_start_makes_a_key_for_the_owner_alone(self) -> None:
         self.addCleanup(os.umask, os.umask(0))
-        first = Vault.load(str(self.path), {})
+        first = self.load()
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
         self.assertEqual(stat.S_IMODE(self.path.parent.stat().st_mode), 0o700)
         self.assertEqual(os.listdir(self.path.parent), ["hub.key"])
@@ -67,17 +91,17 @@ class VaultTests(SynchronousTestCase):
     def test_a_umask_does_not_lock_the_owner_out(self) -> None:
         self.path.parent.mkdir(parents=True)
         self.addCleanup(os.umask, os.umask(0o777))
-        Vault.load(str(self.path), {})
+        self.load()
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
 
     def test_of_two_that_make_a_key_the_first_counts(self) -> None:
-        vault = Vault.load(str(self.path), {})
+        vault = self.load()
         _create(str(self.path))
         self.assertEqual(Vault.load(str(self.path), {}).open(vault.seal(SECRET)), SECRET)
         self.assertEqual(os.listdir(self.path.parent), ["hub.key"])
 
     def test_a_key_that_others_may_read_is_refused(self) -> None:
-        Vault.load(str(self.path), {})
+        self.load()
         for mode in (0o640, 0o604, 0o620, 0o601):
             self.path.chmod(mode)
             self.refused(f"(mode {mode:04o}): chmod 600 {self.path}")
@@ -109,7 +133,7 @@ class VaultTests(SynchronousTestCase):
         self.assertEqual(Vault(key.encode()).open(vault.seal(SECRET)), SECRET)
         self.assertFalse(self.path.exists())
         self.refused(f"{ENVIRONMENT_NAME} holds no key", {ENVIRONMENT_NAME: "typed-wrong-é"})
-        Vault.load(str(self.path), {ENVIRONMENT_NAME: ""})
+        Vault.load(str(self.path), {ENVIRONMENT_NAME: ""}).ensure_key(secrets_exist=False)
         self.assertTrue(self.path.exists())
 
     def test_without_the_library_one_line_says_what_to_install(self) -> None:

@@ -95,10 +95,23 @@ class StartTests(HubCase):
         open_key.write_text("x" * 44)
         open_key.chmod(0o644)
         for config, words in (
-            ({"listen": [f"tcp:{port}:interface=127.0.0.1"]}, "Address already in use"),
+            (
+                {"listen": [f"tcp:{port}:interface=127.0.0.1"]},
+                f"listen: 127.0.0.1:{port}: Address already in use",
+            ),
+            (
+                {"listen": ["tcp:0:interface=192.0.2.1"]},
+                "listen: 192.0.2.1:0: Cannot assign requested address",
+            ),
+            (
+                {"apiListen": ["tcp:0:interface=192.0.2.1"]},
+                "apiListen tcp:0:interface=192.0.2.1: Cannot assign requested address",
+            ),
+            ({"listen": ["tcp:99999"]}, "listen"),
+            ({"apiListen": ["tcp:99999"]}, "apiListen"),
             ({"apiListen": [f"tcp:{port}:interface=127.0.0.1"]}, "Address already in use"),
-            ({"listen": ["ssl:0:privateKey=/none:certKey=/none"]}, "/none"),
-            ({"listen": ["nonsense:1"]}, "nonsense"),
+            ({"listen": ["ssl:0:privateKey=/none:certKey=/none"]}, "listen: /none"),
+            ({"listen": ["nonsense:1"]}, "listen: Unknown endpoint type: 'nonsense'"),
             ({"store": "mysql"}, 'store: expected "sqlite" or "off"'),
             ({"stateDir": str(newer.absolute())}, "newer"),
             ({"secretKeyFile": str(open_key.absolute())}, "open.key"),
@@ -110,6 +123,24 @@ class StartTests(HubCase):
             self.assertEqual(len(hub.stderr.splitlines()), 1, hub.stderr)
             self.assertTrue(hub.stderr.startswith("jetcamer-hub: "), hub.stderr)
             self.assertIn(words, hub.stderr)
+
+    async def test_a_key_that_is_missing(self) -> None:
+        """One line, and nothing in its place."""
+        hub = await self.hub().start()
+        await self.agent_of(hub)
+        hub.signal("TERM")
+        await hub.when_ended()
+        key = Path(hub.config["stateDir"]) / "secret.key"
+        key.unlink()
+        again = self.hub(folder=str(hub.folder))
+        await self.assertFailure(Deferred.fromCoroutine(again.start()), LineNotSeen)
+        await again.when_ended()
+        self.assertEqual(again.exit_code, 1)
+        self.assertEqual(
+            again.stderr,
+            f"jetcamer-hub: {key} is missing: put back the one from your backup\n",
+        )
+        self.assertFalse(key.exists())
 
     async def test_without_a_store(self) -> None:
         hub = await self.hub({"store": "off", "legacySecret": SHARED}).start()

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, DeferredQueue, maybeDeferred
 from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.logger import LogLevel, capturedLogs
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.http import Request
 from zope.interface import implementer
 
 from jetcamer.net.http import Guard, Routes, read_json
+from jetcamer.net.http_body import PIECE
 from jetcamer.net.http_site import (
     CLOSE_SECONDS,
     LINGER_BYTES,
@@ -35,6 +40,7 @@ def make_site(clock: Clock, **limits: Any) -> JSONSite:
             Guard("127.0.0.1"),
             {
                 "/": {"GET": lambda _: "hello"},
+                "/medium": {"GET": lambda _: "x" * 60_000},
                 "/long": {"GET": lambda _: "x" * 300_000},
                 "/echo": {"POST": lambda asked: {"length": len(read_json(asked))}},
                 "/where": {"POST": lambda asked: type(asked.content).__name__},
@@ -54,6 +60,31 @@ def text(length: int) -> bytes:
 
 def chunks(*parts: bytes) -> bytes:
     return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (*parts, b""))
+
+
+class Full(StringTransport):
+    """A transport that is full with every 64 KiB, until somebody reads."""
+
+    def __init__(self) -> None:
+        super().__init__(lenient=True)
+        self.unread = 0
+        self.is_full = False
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self.unread += len(data)
+        if self.unread >= PIECE and not self.is_full:
+            self.is_full = True
+            self.producer.pauseProducing()
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self.write(b"".join(data))
+
+    def read(self) -> None:
+        self.unread = 0
+        if self.is_full:
+            self.is_full = False
+            self.producer.resumeProducing()
 
 
 class ParsingTests(SynchronousTestCase):
@@ -218,6 +249,64 @@ class ParsingTests(SynchronousTestCase):
         self.connection.send(request("GET", "/long", "Connection: close"))
         self.clock.advance(10)
         self.assertTrue(self.connection.transport.disconnected)
+
+    def test_a_large_answer_goes_out_as_it_is_read(self) -> None:
+        for header in ("X: x", "Connection: close"):
+            with self.subTest(header=header):
+                transport = Full()
+                protocol = self.site.buildProtocol(None)
+                protocol.makeConnection(transport)
+                protocol.dataReceived(request("GET", "/long", header))
+                for sent in range(1, 5):
+                    self.assertEqual(len(transport.value()) // PIECE, sent)
+                    self.clock.advance(50)
+                    self.assertFalse(transport.disconnecting or transport.disconnected)
+                    transport.read()
+                self.clock.advance(50)
+                transport.read()
+                (response,) = parse_responses(transport.value())
+                self.assertEqual(response.json, "x" * 300_000)
+                self.assertEqual(transport.disconnecting, header != "X: x")
+                protocol.connectionLost(Failure(connectionDone.value))
+
+    def test_who_reads_no_more_of_an_answer_is_cut_off(self) -> None:
+        transport = Full()
+        protocol = self.site.buildProtocol(None)
+        protocol.makeConnection(transport)
+        protocol.dataReceived(request("GET", "/long"))
+        transport.read()
+        self.clock.advance(59.9)
+        self.assertFalse(transport.disconnected)
+        self.clock.advance(0.2)
+        self.assertTrue(transport.disconnected)
+        self.assertEqual(transport.value().count(b"HTTP/1.1"), 1)
+        protocol.connectionLost(Failure(connectionDone.value))
+        transport.read()
+        self.assertEqual(len(transport.value()) // PIECE, 2)
+
+    def test_a_large_answer_behind_another_waits_for_it(self) -> None:
+        transport = Full()
+        protocol = self.site.buildProtocol(None)
+        protocol.makeConnection(transport)
+        medium = request("GET", "/medium")
+        protocol.dataReceived(medium * 2 + request("GET", "/long") * 2 + medium)
+        self.assertLess(transport.unread, 2 * PIECE)
+        while transport.is_full:
+            transport.read()
+            self.assertLess(transport.unread, 2 * PIECE)
+        self.assertEqual(len(parse_responses(transport.value())), 5)
+        protocol.connectionLost(Failure(connectionDone.value))
+
+    def test_a_handler_between_two_pieces_is_not_hurried(self) -> None:
+        transport = Full()
+        protocol = self.site.buildProtocol(None)
+        protocol.makeConnection(transport)
+        protocol.dataReceived(request("GET", "/pending"))
+        protocol.requests[0].write(b"x" * PIECE)
+        transport.read()
+        self.clock.advance(1000)
+        self.assertFalse(transport.disconnected)
+        protocol.connectionLost(Failure(connectionDone.value))
 
     def test_who_does_not_stop_sending_is_cut_off(self) -> None:
         self.connection.send(b"HELLO\r\n")

@@ -347,6 +347,27 @@ class DescriptionTests(SynchronousTestCase):
                 server_endpoint(Clock(), wrong)
             self.assertEqual(len(str(caught.exception).splitlines()), 1)
 
+    def test_who_may_write_to_a_unix_socket(self) -> None:
+        """Its owner and his group, where the description does not say otherwise."""
+        for description, mode in (
+            ("unix:/run/x", 0o660),
+            ("unix:address=/run/x:backlog=9", 0o660),
+            (r"unix:/run/a\:b", 0o660),
+            ("unix:/run/x:mode=600", 0o600),
+            ("unix:/run/x:666", 0o666),
+            ("unix:address=/run/x:mode=666", 0o666),
+        ):
+            asked: dict[str, Any] = {}
+
+            class Reactor(Clock):
+                def listenUNIX(self, address: str, factory: Any, **options: Any) -> None:
+                    asked.update(options, address=address)  # noqa: B023 - used at once
+
+            endpoint = server_endpoint(Reactor(), description)
+            self.successResultOf(endpoint.listen(Factory()))
+            self.assertEqual(asked["mode"], mode, description)
+            self.assertIn(asked["address"], ("/run/x", "/run/a:b"))
+
     def listened(self, description: str) -> dict[str, Any]:
         """What the reactor is asked for."""
         asked: dict[str, Any] = {}

@@ -63,9 +63,10 @@ class Connection:
         self.clock = Clock()
         self.protocol = protocol or Recorder()
         factory = Factory.forProtocol(lambda: self.protocol)
-        tls = TLSServerFactory(
+        self.factory = TLSServerFactory(
             factory, lambda: contexts()[0], self.clock, protocols=["http/1.1"]
-        ).buildProtocol(None)
+        )
+        tls = self.factory.buildProtocol(None)
         assert tls is not None
         self.tls = tls
         self.tcp = MemoryTCP(tls)
@@ -444,6 +445,25 @@ class HandshakeTests(Case):
 
     def test_no_tls_at_all(self) -> None:
         self.refused(b"\x00\x01\x02" * 100, "the client does not speak TLS")
+
+    def test_many(self) -> None:
+        """Who never means TLS cannot fill the log: ten lines a second, and a number."""
+        captured = self.capture_logs()
+        connection = Connection()
+        for _ in range(150):
+            tls = connection.factory.buildProtocol(None)
+            assert tls is not None
+            tcp = MemoryTCP(tls)
+            tcp.deliver(b"\x00\x01\x02" * 100)
+            tcp.end()
+        self.assertEqual(len(captured.lines), 10)
+        connection.clock.advance(1)
+        self.assertEqual(captured.lines[10:], ["[tls] 140 more connections ended badly"])
+        connection.tcp.deliver(b"\x00\x01\x02" * 100)
+        self.assertEqual(len(captured.lines), 12)
+        connection.tcp.end()
+        connection.factory.doStop()
+        self.assertEqual(connection.clock.getDelayedCalls(), [])
 
     def test_plain_http(self) -> None:
         answer = self.refused(b"GET / HTTP/1.1\r\n\r\n", "the client speaks plain HTTP")

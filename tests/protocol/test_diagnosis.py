@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from jetcamer.protocol import SigningKey, canonical, canonical_go
+from jetcamer.protocol import SigningKey, canonical, canonical_go, dialects
 from jetcamer.protocol.diagnosis import explain_signature
 from tests.protocol.strategies import cases, nested, scalars
 
@@ -309,8 +309,12 @@ class DiagnosisTests(SynchronousTestCase):
             self.explained(deep), "the message cannot be read: nested more than 64 deep"
         )
         self.assertEqual(
-            self.explained(b" " * (1 << 16) + b"{}"),
-            "the message is longer than 65536 bytes: what was signed is not looked for",
+            self.explained(b" " * (1 << 14) + b"{}"),
+            "the message is longer than 16384 bytes: what was signed is not looked for",
+        )
+        self.assertEqual(
+            self.explained(b'{"payload":[' + b"0," * 2001 + b"0]}"),
+            "the message holds more than 2000 values: what was signed is not looked for",
         )
 
     def test_members_that_are_missing_or_of_another_type(self) -> None:
@@ -323,8 +327,44 @@ class DiagnosisTests(SynchronousTestCase):
         alone = '{"signature":"' + mac(b"{}").hex() + '"}'
         self.assertIn("in the right form", self.explained(alone.encode()))
 
+    def test_gson(self) -> None:
+        payload = {"message": "a='<&>'", "a": 20.0, "b": 1e-7}
+        text = raw(envelope(payload))
+        for character in "=<>&'":
+            text = text.replace(character, f"\\u{ord(character):04x}")
+        words = "text with '<', '>', '&', '=' and \"'\" escaped (\\u003d)"
+        self.signed(text, f"over {words}; {AS_SENT}", payload=payload)
+        self.signed(
+            text.replace("1e-07", "1.0E-7"),
+            "over text with numbers as Java writes them (1.0E-7, 20.0) and "
+            f"{words.removeprefix('text with ')}; {AS_SENT}",
+            payload=payload,
+        )
+
+    def test_large_messages_of_known_writers(self) -> None:
+        """What the usual libraries do by default is found in messages of 5 kB, too."""
+        payload = {
+            "level": "info",
+            "message": "é <a> & b/c'+" * 200,
+            "event": {f"key {number}": number + 0.5 for number in range(30)},
+        }
+        text = raw(envelope(payload))
+        self.assertGreater(len(text), 3000)
+        for signed, words in (
+            (json.dumps(envelope(payload), separators=(",", ":")), "outside ASCII escaped"),
+            (json.dumps(envelope(payload)), "and a space after"),
+            (text.replace(raw(payload), canonical_go(payload).decode()), "Go's encoding/json"),
+            (raw(envelope(payload) | {"ts": 1_731_819_422}), "ts in seconds"),
+            (text.replace("/", "\\/"), "'/' escaped"),
+            (raw(envelope(payload), sort_keys=True), "sorted"),
+        ):
+            for secret in (SECRET, OLD):
+                self.assertIn(words, self.explained(message(mac(signed, secret).hex(), payload)))
+
     def test_the_cost_is_bounded(self) -> None:
-        hashed = []
+        """Whatever a message holds: in bytes hashed, and in characters written for that."""
+        hashed: list[int] = []
+        escaped: list[str] = []
 
         class Counting(SigningKey):
             __slots__ = ()
@@ -333,14 +373,64 @@ class DiagnosisTests(SynchronousTestCase):
                 hashed.append(len(text))
                 return super().sign(text)
 
-        keys = {label: Counting(label) for label in ("one", "two", "three", "four")}
-        for length, most in ((200, 1 << 20), (60_000, 1_500_000)):
-            hashed.clear()
-            payload = {"message": "é</" * (length // 4), "a": 1.5}
-            said = explain_signature(message("0" * 64, payload), keys)
-            self.assertIn("matches", said)
-            self.assertLess(sum(hashed), most)
-        self.assertEqual(said, "the message is long, and none of the likeliest forms matches")
+        plain = dialects._escape
+
+        def counting(text: str, *args: Any, **options: Any) -> str:
+            escaped.append(text)
+            return plain(text, *args, **options)
+
+        self.patch(dialects, "_escape", counting)
+        keys = {label: Counting(label) for label in "abcdefghijkl"}
+        everything = "é<&/'+`"
+        for payload in (
+            {"a": [everything, 1.5e-9] * 10},
+            {"a": [everything * 10, 1.5e-9] * 40},
+            {"a": [everything, 1.5e-9] * 90},
+            {"a": [everything, 1.5e-9] * 300},
+            {f"{everything}{number}": number + 0.5 for number in range(60)},
+            {"a": "".join(map(chr, range(0x4E00, 0x4E00 + 4000)))},
+            {"a": "".join(map(chr, range(0x4E00, 0x4E00 + 300)))},
+            {"a": [everything * 200] * 8},
+            {"a": [int("9" * 3000)] * 4},
+            {"a": [0] * 1900},
+            {"a": "x" * 15_000},
+        ):
+            for count in (1, 4, 12):
+                hashed.clear()
+                escaped.clear()
+                some = dict(list(keys.items())[:count])
+                self.assertIn("matches", explain_signature(message("0" * 64, payload), some))
+                self.assertLess(sum(hashed), 3 << 19)
+                # Beginning each costs something, too.
+                self.assertLess(len(hashed), 1500)
+                self.assertLessEqual(sum(hashed), count << 18)
+                self.assertLessEqual(sum(map(len, escaped)), 1 << 16)
+                self.assertLessEqual(sum(len(set(text)) for text in escaped), 2000)
+        # Texts of many pieces, though short.
+        hashed.clear()
+        some = {"a": keys["a"]}
+        explain_signature(message("0" * 64, {"a": [everything, *[1.5e-9, 20] * 45]}), some)
+        self.assertLess(len(hashed), 90)
+        hashed.clear()
+        explain_signature(message("0" * 64, {"a": "é</" * 5500}), keys)
+        self.assertEqual(hashed, [])
+
+    def test_what_is_not_tried_is_not_denied(self) -> None:
+        """That nothing matches is only said where everything was tried."""
+        some = "the message is long, and none of the likeliest forms matches"
+        for payload in ({"a": "x" * 15_000}, {"a": [[]] * 150}, {"a": [*range(50)]}):
+            self.assertEqual(self.explained(message("0" * 64, payload)), some)
+        self.assertEqual(self.explained(message("0" * 64, {"a": [*range(10)]})), NONE)
+
+    def test_numbers_within_strings_stay(self) -> None:
+        """A '+' in a number is not one that .NET escapes."""
+        sent = '{"a":1e+21,"b":"1+1"}'
+        text = raw(envelope("PAYLOAD")).replace('"PAYLOAD"', "%s")
+        signed = text % '{"a":1E+21,"b":"1\\u002B1"}'
+        self.assertIn(
+            "numbers as .NET writes them (1E-07)",
+            self.explained(message(mac(signed).hex(), text=text % sent)),
+        )
 
     @given(nested(scalars), st.sampled_from([raw, json.dumps, lambda v: raw(v, sort_keys=True)]))
     @cases(150)

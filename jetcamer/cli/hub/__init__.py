@@ -14,6 +14,7 @@ import sys
 from jetcamer.cli.hub import (
     access,
     agents,
+    bans,
     commands,
     enrolment,
     events,
@@ -41,6 +42,7 @@ _SUBJECTS = (
     logs.add_commands,
     commands.add_commands,
     refusals.add_commands,
+    bans.add_commands,
     events.add_commands,
     top.add_commands,
     send.add_commands,

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from jetcamer.cli.hub.arguments import Commands, Parser, add_command, whole_seconds
+from jetcamer.cli.hub.arguments import (
+    Commands,
+    add_command,
+    add_group,
+    add_yes,
+    whole_seconds,
+)
 from jetcamer.cli.hub.client import path_of
 from jetcamer.cli.hub.context import Context
 from jetcamer.cli.hub.output import Column
-from jetcamer.cli.hub.words import ago, moment_and_ago, text
+from jetcamer.cli.hub.words import ago, ahead, moment_and_ahead, text
 
 _ROLES = ("viewer", "operator", "admin")
 
@@ -23,9 +29,10 @@ _COLUMNS = (
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add_parser("access", help="API tokens: who may look, command, administer")
-    access = parser.add_subparsers(
-        dest="access_command", metavar="ACTION", required=True, parser_class=Parser
+    access = add_group(
+        commands,
+        "access",
+        "make, list and delete API tokens: who may look, command, administer",
     )
     create = add_command(access, "create", create_access, "make an API token and print it")
     create.add_argument("--name", required=True, help="whose it is, as the audit trail shows it")
@@ -42,6 +49,7 @@ def add_commands(commands: Commands) -> None:
     add_command(access, "list", list_access, "list the API tokens, without the tokens themselves")
     delete = add_command(access, "delete", delete_access, "make an API token worthless")
     delete.add_argument("token_id", metavar="ID", help="as `access list` shows it")
+    add_yes(delete, asks=False)
 
 
 def create_access(context: Context, args: argparse.Namespace) -> int:
@@ -53,7 +61,7 @@ def create_access(context: Context, args: argparse.Namespace) -> int:
         context.output.document(answer)
         return 0
     until = answer.get("expiresAt")
-    ends = f" until {moment_and_ago(until, context.now_ms)}" if until else ""
+    ends = f" until {moment_and_ahead(until, context.now_ms)}" if until else ""
     context.output.note((f"{args.name} is {args.role}{ends}. Shown this once:", "dim"))
     context.output.line(text(answer.get("token")))
     return 0
@@ -74,7 +82,7 @@ def list_access(context: Context, args: argparse.Namespace) -> int:
             text(token.get("role")),
             ago(token.get("createdAt"), now_ms),
             ago(token.get("lastUsed"), now_ms),
-            ago(token.get("expiresAt"), now_ms),
+            ahead(token.get("expiresAt"), now_ms),
         )
         for token in answer.get("tokens") or []
     ]

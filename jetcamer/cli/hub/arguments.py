@@ -42,14 +42,21 @@ class Parser(argparse.ArgumentParser):
         args: Sequence[str] | None = None,
         namespace: argparse.Namespace | None = None,
     ) -> tuple[argparse.Namespace, list[str]]:
-        # What follows `--` is no option, which the intermixed parser does not know.
-        if self._mixing or self._subparsers is not None or "--" in (args or ()):
+        if self._mixing:
             return super().parse_known_args(args, namespace)
-        self._mixing = True
-        try:
-            return self.parse_known_intermixed_args(args, namespace)
-        finally:
-            self._mixing = False
+        # What follows `--` is no option, which the intermixed parser does not know.
+        if self._subparsers is not None or "--" in (args or ()):
+            found, unknown = super().parse_known_args(args, namespace)
+        else:
+            self._mixing = True
+            try:
+                found, unknown = self.parse_known_intermixed_args(args, namespace)
+            finally:
+                self._mixing = False
+        # Here, where it is known whose words they are.
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -83,10 +90,28 @@ def add_common(parser: argparse.ArgumentParser) -> None:
 def add_command(
     commands: Commands, name: str, handler: Handler, words: str, epilog: str | None = None
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=words, description=words + ".", epilog=epilog)
+    parser = commands.add_parser(name, help=words, description=sentence(words), epilog=epilog)
     add_common(parser)
     parser.set_defaults(handler=handler, parser=parser)
     return parser
+
+
+def add_group(commands: Commands, name: str, words: str) -> Commands:
+    """A command that has commands of its own."""
+    parser = commands.add_parser(name, help=words, description=sentence(words))
+    return parser.add_subparsers(
+        dest=f"{name}_command", metavar="ACTION", required=True, parser_class=Parser
+    )
+
+
+def sentence(words: str) -> str:
+    """What `help` says in a list, as a sentence of its own."""
+    return words[:1].upper() + words[1:] + "."
+
+
+def add_yes(parser: argparse.ArgumentParser, *, asks: bool = True) -> None:
+    words = "do not ask" if asks else "nothing is asked here: for scripts that always say it"
+    parser.add_argument("--yes", action="store_true", help=words)
 
 
 def add_agent(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
@@ -95,14 +120,15 @@ def add_agent(parser: argparse.ArgumentParser, *, optional: bool = False) -> Non
     )
 
 
-def add_limit(parser: argparse.ArgumentParser, default: int = 50) -> None:
+def add_limit(parser: argparse.ArgumentParser, default: int = 50, *, again: bool = False) -> None:
+    """:param again: the command above has it, too: what was said there holds."""
     parser.add_argument(
         "-n",
         "--limit",
         type=count,
-        default=default,
+        default=argparse.SUPPRESS if again else default,
         metavar="N",
-        help="at most so many, the newest (%(default)s)",
+        help=f"at most so many, the newest ({default})",
     )
 
 

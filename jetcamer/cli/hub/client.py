@@ -105,7 +105,8 @@ class HubClient:
         limit: int | None = None,
         page_rows: int = PAGE,
     ) -> Document:
-        """The lists called `member` of as many pages as `limit` rows take, as one answer.
+        """The lists called `member` of as many pages as `limit` rows take, as one answer; its other
+        members are those of the last. A page may be empty and not the last.
 
         :param cursor: the query's member that takes an answer's `next`.
         """
@@ -119,10 +120,10 @@ class HubClient:
             rows += [row for row in page if isinstance(row, dict)] if isinstance(page, list) else []
             position = answer.get("next")
             if limit is not None and len(rows) >= limit:
-                return {member: rows[:limit], "next": position}
+                return {**answer, member: rows[:limit], "next": position}
             # A cursor that comes again would never end.
-            if position is None or not page or str(position) in seen:
-                return {member: rows, "next": None}
+            if position is None or str(position) in seen:
+                return {**answer, member: rows, "next": None}
             seen.add(str(position))
             asked[cursor] = position
 
@@ -298,6 +299,13 @@ class HubClient:
         elif 300 <= status < 400:
             place = visible(response.headers.get("Location") or "elsewhere")[:_ERROR_CHARACTERS]
             words = f"{self.settings.url} points to {place}: is that the URL to use?"
+        elif status in (405, 426):
+            words = (
+                f"{self.settings.url} answers with status {status}{where}: that is the agents' "
+                "port; the API's is another (apiListen in the hub's configuration, 9812)"
+            )
+        elif status == 400 and document is None and not self.settings.tls:
+            words = f"{self.settings.url} answers with status 400: is it https://?"
         elif not words and status == 404:
             words = f"{self.settings.url} does not know this: is it the hub's API?"
         elif not words:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jetcamer.cli.hub.arguments import Commands, add_agent, add_command, add_limit
 from jetcamer.cli.hub.client import Document, path_of
 from jetcamer.cli.hub.context import Context
-from jetcamer.cli.hub.output import Cell, Column, state_cell
-from jetcamer.cli.hub.words import arguments, milliseconds, moment, moment_and_ago, text
+from jetcamer.cli.hub.errors import HubError
+from jetcamer.cli.hub.output import Cell, Column, Rows, state_cell
+from jetcamer.cli.hub.words import (
+    arguments,
+    first_line,
+    milliseconds,
+    moment,
+    moment_and_ago,
+    moment_and_ahead,
+    short_moment,
+    text,
+)
 from jetcamer.cli.terminal import UNBROKEN
 
 COLUMNS = (
@@ -21,8 +32,17 @@ COLUMNS = (
     Column("TOOK", right=True),
     Column("BY", long=True),
     Column("ANSWER", long=True),
-    Column("ID", long=True),
+    # Never broken: it is to be copied.
+    Column("ID"),
 )
+
+#: Rows of a batch asked for at a time.
+_BATCH_PAGE = 1000
+
+#: Characters of an id where there is no room for all of it; and how many of the newest commands
+#: are looked through for one that was given so.
+_SHORT_ID = 8
+_SHORT_ID_AMONG = 1000
 
 
 def add_commands(commands: Commands) -> None:
@@ -31,7 +51,6 @@ def add_commands(commands: Commands) -> None:
         "commands",
         list_commands,
         "list what an agent, or the fleet, was told and answered",
-        "Without an ID each agent of the fleet is asked for in turn.",
     )
     add_agent(parser, optional=True)
     which = parser.add_mutually_exclusive_group()
@@ -45,16 +64,14 @@ def list_commands(context: Context, args: argparse.Namespace) -> int:
     if (args.command_id or args.batch) and args.agent:
         args.parser.error("--command and --batch take no agent's ID")
     if args.command_id:
-        show_command(context, client.get(path_of("commands", args.command_id)))
+        show_command(context, _one(context, args.command_id))
         return 0
     output.expect_tables()
     if args.batch:
-        listed = client.get(path_of("command-batches", args.batch), {"commands": "true"})
-    elif args.agent:
-        path = path_of("agents", args.agent, "commands")
-        listed = client.pages(path, "commands", limit=args.limit)
+        listed = batch(context, args.batch)
     else:
-        listed = _of_all(context, args.limit)
+        path = path_of("agents", args.agent, "commands") if args.agent else path_of("commands")
+        listed = client.pages(path, "commands", limit=args.limit)
     if output.as_json:
         output.document(listed)
     else:
@@ -62,8 +79,44 @@ def list_commands(context: Context, args: argparse.Namespace) -> int:
     return 0
 
 
+def _one(context: Context, command_id: str) -> Document:
+    """A command by its id, or by the beginning of it that a narrow table shows."""
+    try:
+        return context.client.get(path_of("commands", command_id))
+    except HubError as error:
+        if error.status != 404 or len(command_id) != _SHORT_ID:
+            raise
+        newest = context.client.pages(path_of("commands"), "commands", limit=_SHORT_ID_AMONG)
+        found: list[Document] = newest["commands"]
+        found = [each for each in found if _id(each).startswith(command_id)]
+        if len(found) != 1:
+            raise
+        return found[0]
+
+
+def batch(context: Context, batch_id: str) -> Document:
+    """How far a command for many agents is, with all of its commands."""
+    return context.client.pages(
+        path_of("command-batches", batch_id),
+        "commands",
+        query={"commands": "true"},
+        cursor="after",
+        page_rows=_BATCH_PAGE,
+    )
+
+
 def table(context: Context, commands: Sequence[Mapping[str, Any]]) -> None:
-    context.output.table(COLUMNS, map(_row, commands), "no commands")
+    more = context.output.more
+    rows = [_row(command, more) for command in commands]
+
+    def narrow() -> Rows:
+        ids = _short_ids([_id(command) for command in commands])
+        return COLUMNS, [
+            (short_moment(command.get("createdAt"), context.now_ms), *row[1:-1], short)
+            for command, row, short in zip(commands, rows, ids, strict=True)
+        ]
+
+    context.output.table(COLUMNS, rows, "no commands", narrow=narrow)
 
 
 def show_command(context: Context, command: Mapping[str, Any]) -> None:
@@ -82,12 +135,17 @@ def show_command(context: Context, command: Mapping[str, Any]) -> None:
         ("took", milliseconds(command.get("milliseconds"))),
     ]
     if command.get("state") == "queued":
-        rows.append(("waits until", moment_and_ago(command.get("expiresAt"), now_ms)))
+        rows.append(("waits until", moment_and_ahead(command.get("expiresAt"), now_ms)))
     if command.get("error"):
         rows.append(("error", (text(command["error"]), "bad")))
-    rows.append(("answer", text(command.get("result"))))
+    result = command.get("result")
+    if not has_lines(result):
+        rows.append(("answer", text(result)))
     rows.append(("id", text(command.get("id"))))
     output.fields(rows)
+    if has_lines(result):
+        output.line(("answer:", "dim"))
+        output.text(str(result))
     details(context, command)
 
 
@@ -96,9 +154,24 @@ def details(context: Context, command: Mapping[str, Any]) -> None:
     _lines(context, command.get("details"), "", 2)
 
 
-def answer_cell(command: Mapping[str, Any]) -> Cell:
+def has_lines(result: object) -> bool:
+    """Whether it is several lines."""
+    return isinstance(result, str) and "\n" in result.strip("\n")
+
+
+def _answer_cell(command: Mapping[str, Any], more: str) -> Cell:
     error = command.get("error")
-    return (text(error), "bad") if error else text(command.get("result"))
+    return (first_line(error, more), "bad") if error else first_line(command.get("result"), more)
+
+
+def _id(command: Mapping[str, Any]) -> str:
+    return text(command.get("id"))
+
+
+def _short_ids(ids: Sequence[str]) -> list[str]:
+    """The beginning of each, where no other begins so."""
+    beginnings = Counter(each[:_SHORT_ID] for each in set(ids))
+    return [each[:_SHORT_ID] if beginnings[each[:_SHORT_ID]] == 1 else each for each in ids]
 
 
 def _lines(context: Context, value: object, name: str, indent: int) -> None:
@@ -116,23 +189,11 @@ def _lines(context: Context, value: object, name: str, indent: int) -> None:
         context.output.line(f"{pad}{name or 'details'}: {text(value)}", indent=indent + 2)
 
 
-def _of_all(context: Context, limit: int) -> Document:
-    """The newest of the whole fleet: the API keeps them by agent."""
-    client = context.client
-    agents = client.agents()["agents"]
-    found: list[Document] = []
-    for agent in agents:
-        path = path_of("agents", str(agent.get("agentId")), "commands")
-        found += client.pages(path, "commands", limit=limit)["commands"]
-    found.sort(key=lambda command: command.get("createdAt") or 0, reverse=True)
-    return {"commands": found[:limit], "next": None}
-
-
 def _told(command: Mapping[str, Any]) -> str:
     return f"{text(command.get('command'))} {arguments(command.get('args'))}".rstrip()
 
 
-def _row(command: Mapping[str, Any]) -> Sequence[Cell]:
+def _row(command: Mapping[str, Any], more: str) -> Sequence[Cell]:
     return (
         moment(command.get("createdAt")),
         text(command.get("agentId")),
@@ -140,6 +201,6 @@ def _row(command: Mapping[str, Any]) -> Sequence[Cell]:
         state_cell(command.get("state")),
         milliseconds(command.get("milliseconds")),
         text(command.get("who")),
-        answer_cell(command),
-        text(command.get("id")),
+        _answer_cell(command, more),
+        _id(command),
     )

@@ -11,12 +11,20 @@ import json
 from collections.abc import Mapping
 
 from jetcamer.cli.hub.agents import list_agents
-from jetcamer.cli.hub.arguments import Commands, Parser, add_command, count, grace, whole_seconds
+from jetcamer.cli.hub.arguments import (
+    Commands,
+    add_command,
+    add_group,
+    add_yes,
+    count,
+    grace,
+    whole_seconds,
+)
 from jetcamer.cli.hub.client import path_of
 from jetcamer.cli.hub.context import Context
 from jetcamer.cli.hub.errors import HubError
 from jetcamer.cli.hub.output import Column
-from jetcamer.cli.hub.words import ago, counted, moment_and_ago, span, text
+from jetcamer.cli.hub.words import ago, ahead, counted, moment_and_ahead, span, text
 from jetcamer.cli.terminal import UNBROKEN
 
 #: A line of standard input that is longer is no secret.
@@ -32,12 +40,7 @@ _TOKEN_COLUMNS = (
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "agent", help="add agents, change their secrets, revoke them", description=None
-    )
-    agent = parser.add_subparsers(
-        dest="agent_command", metavar="ACTION", required=True, parser_class=Parser
-    )
+    agent = add_group(commands, "agent", "add agents, change their secrets, revoke them")
     add = add_command(
         agent, "add", add_agent, "make an agent known and print its configuration, secret included"
     )
@@ -54,7 +57,7 @@ def add_commands(commands: Commands) -> None:
     revoke = add_command(
         agent, "revoke", revoke_agent, "shut an agent out: its connection is closed at once"
     )
-    revoke.add_argument("--yes", action="store_true", help="do not ask")
+    add_yes(revoke)
     restore = add_command(
         agent, "restore", restore_agent, "take a revocation back, with a new secret"
     )
@@ -72,9 +75,8 @@ def add_commands(commands: Commands) -> None:
 
 
 def _add_token_commands(commands: Commands) -> None:
-    parser = commands.add_parser("token", help="one-time tokens by which machines join the fleet")
-    token = parser.add_subparsers(
-        dest="token_command", metavar="ACTION", required=True, parser_class=Parser
+    token = add_group(
+        commands, "token", "make, list and delete the tokens by which machines join the fleet"
     )
     create = add_command(
         token, "create", create_token, "make a join token and print what to run on the machine"
@@ -91,6 +93,7 @@ def _add_token_commands(commands: Commands) -> None:
     add_command(token, "list", list_tokens, "list the join tokens that are still valid")
     delete = add_command(token, "delete", delete_token, "make a join token worthless")
     delete.add_argument("token_id", metavar="ID", help="as `token list` shows it")
+    add_yes(delete, asks=False)
 
 
 def add_agent(context: Context, args: argparse.Namespace) -> int:
@@ -103,7 +106,7 @@ def add_agent(context: Context, args: argparse.Namespace) -> int:
 def rotate_agent(context: Context, args: argparse.Namespace) -> int:
     body = {"graceSeconds": args.grace, **_secret(context, args)}
     answer = context.client.post(path_of("agents", args.name, "rotate"), body)
-    until = moment_and_ago(answer.get("oldValidUntil"), context.now_ms)
+    until = moment_and_ahead(answer.get("oldValidUntil"), context.now_ms)
     _configuration(context, answer, f"{args.name} has a new secret; the old one ends {until}.")
     return 0
 
@@ -169,7 +172,7 @@ def list_tokens(context: Context, args: argparse.Namespace) -> int:
     rows = [
         (
             text(token.get("id")),
-            ago(token.get("expiresAt"), now_ms),
+            ahead(token.get("expiresAt"), now_ms),
             text(token.get("usesLeft")),
             text(token.get("who")),
             ago(token.get("createdAt"), now_ms),
@@ -216,5 +219,8 @@ def _configuration(context: Context, answer: Mapping[str, object], words: str) -
         output.line(line.replace(" ", UNBROKEN))
     settings = context.client.settings
     url = config.get("wsApiUrl") if isinstance(config, Mapping) else None
+    if not url:
+        words = "The hub does not know where agents connect: put the wsApiUrl in (agentUrl there)."
+        output.note((words, "warn"))
     if settings.is_loopback and f"//{settings.host}" in str(url):
         output.note(("The wsApiUrl is this machine's own: elsewhere, put the hub's name.", "warn"))

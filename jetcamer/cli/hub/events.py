@@ -11,7 +11,7 @@ from jetcamer.cli.hub.arguments import Commands, add_command, count, names
 from jetcamer.cli.hub.context import Context
 from jetcamer.cli.hub.output import LEVELS, STATES, Cell
 from jetcamer.cli.hub.stream import GAP, Event, EventStream
-from jetcamer.cli.hub.words import arguments, moment, percent, reading, text
+from jetcamer.cli.hub.words import arguments, first_line, moment, percent, reading, text
 
 KINDS = ("agent", "metrics", "log", "command", "refusal")
 
@@ -66,7 +66,7 @@ def _line(context: Context, event: Event) -> None:
     if event.kind == GAP:
         context.output.line(("some events were missed here", "warn"))
         return
-    words = summary(event.kind, data)
+    words = summary(event.kind, data, context.output.more)
     context.output.line(
         (moment(data.get("ts")), "dim"),
         f"  {text(event.kind):<8}",
@@ -76,8 +76,11 @@ def _line(context: Context, event: Event) -> None:
     )
 
 
-def summary(kind: str, data: Mapping[str, Any]) -> Cell:
-    """One event in a line, without its time and its agent."""
+def summary(kind: str, data: Mapping[str, Any], more: str) -> Cell:
+    """One event in a line, without its time and its agent.
+
+    :param more: stands where an answer goes on below.
+    """
     if kind == "metrics":
         return "  ".join(
             f"{name} {percent(reading(data, member)):>6}"
@@ -94,7 +97,9 @@ def summary(kind: str, data: Mapping[str, Any]) -> Cell:
         state = text(data.get("state"))
         told = f"{text(data.get('command'))} {arguments(data.get('args'))}".rstrip()
         answer = data.get("error") or data.get("result")
-        return f"{told}: {state}" + (f", {text(answer)}" if answer else ""), STATES.get(state, "")
+        return f"{told}: {state}" + (f", {first_line(answer, more)}" if answer else ""), STATES.get(
+            state, ""
+        )
     if kind == "refusal":
         place = f"{text(data.get('address'))}: " if data.get("address") else ""
         return f"{place}{text(data.get('reason'))}: {text(data.get('words'))}", "bad"

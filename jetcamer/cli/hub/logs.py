@@ -46,7 +46,9 @@ def logs(context: Context, args: argparse.Namespace) -> int:
     for log in reversed(listed["logs"]):
         _print(context, log)
     if not listed["logs"]:
-        context.output.note((f"no log lines of {args.agent}", "dim"))
+        asked = (args.level, args.source, args.contains, args.begin, args.end)
+        matches = "" if all(each is None for each in asked) else " match"
+        context.output.note((f"no log lines of {args.agent}{matches}", "dim"))
     return 0
 
 

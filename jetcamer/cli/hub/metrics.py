@@ -11,7 +11,7 @@ from jetcamer.cli.hub.client import path_of
 from jetcamer.cli.hub.context import Context
 from jetcamer.cli.hub.output import Cell, Column
 from jetcamer.cli.hub.sparkline import columns, sparkline
-from jetcamer.cli.hub.words import moment, percent, span, text
+from jetcamer.cli.hub.words import counted, moment, percent, span, text
 from jetcamer.cli.terminal import UNBROKEN
 
 _READINGS = (("cpu", "cpuPercent"), ("memory", "memPercent"), ("disk", "diskUsage"))
@@ -66,7 +66,7 @@ def _draw(context: Context, series: Mapping[str, Any], points: Sequence[Mapping[
     each = f", each {span(step / 1000)}" if isinstance(step, int | float) and step else ""
     output.line(
         (f"{text(series.get('agentId'))}  {moment(begin)} to {moment(end)}", "strong"),
-        (f"  {len(points)} points{each}, {text(series.get('resolution'))}", "dim"),
+        (f"  {counted(len(points), 'point')}{each}, {text(series.get('resolution'))}", "dim"),
     )
     width = max(10, min(80, output.terminal.width - _BESIDE))
     for name, member in _READINGS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
-from jetcamer.cli.hub.arguments import Commands, Parser, add_command, add_common, add_limit
+from jetcamer.cli.hub.arguments import Commands, Parser, add_command, add_limit
 from jetcamer.cli.hub.client import path_of
 from jetcamer.cli.hub.context import Context
 from jetcamer.cli.hub.output import Cell, Column
@@ -40,12 +40,13 @@ def add_status(commands: Commands) -> None:
 
 
 def add_commands(commands: Commands) -> None:
-    parser = commands.add_parser("audit", help="what operators changed, in a trail that only grows")
-    add_common(parser)
-    parser.set_defaults(handler=list_audit, parser=parser, limit=_AUDIT_ENTRIES)
+    parser = add_command(
+        commands, "audit", list_audit, "list what operators changed, or check that trail"
+    )
+    add_limit(parser, _AUDIT_ENTRIES)
     audit = parser.add_subparsers(dest="audit_command", metavar="ACTION", parser_class=Parser)
     listed = add_command(audit, "list", list_audit, "list the newest entries; so does `audit`")
-    add_limit(listed, _AUDIT_ENTRIES)
+    add_limit(listed, _AUDIT_ENTRIES, again=True)
     add_command(
         audit,
         "verify",
@@ -79,6 +80,10 @@ def status(context: Context, args: argparse.Namespace) -> int:
         ("refusals", (text(refusals), "warn") if refusals else "none"),
         ("store", _store(found.get("store"))),
     ]
+    banned = found.get("bannedAddresses")
+    if banned:
+        words = f"{counted(banned, 'address is', 'addresses are')} banned: jetcamer hub bans"
+        rows.insert(-1, ("bans", (words, "warn")))
     lag = found.get("reactorLagSeconds")
     if isinstance(lag, int | float):
         rows.append(("reactor lag", (f"{lag * 1000:.0f} ms", "warn" if lag > 1 else "")))

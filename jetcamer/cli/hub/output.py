@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, NamedTuple, TextIO
 
 from jetcamer.cli.hub.errors import HubError
 from jetcamer.cli.terminal import Terminal, visible
+from jetcamer.daemon.visible import visible_lines
 
 if TYPE_CHECKING:
     from rich.console import Console, OverflowMethod
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 #: Text, or text and one of the terminal's styles.
 Cell = str | tuple[str, str]
 
-#: Between two columns, and what a long one needs to be read, where it is not shorter.
+#: Between two columns, and what a long one needs to be read, where it is not shorter; and in a
+#: table that is narrow on purpose.
 _GAP = 2
 _LONG_LEAST = 12
+_NARROW_LEAST = 8
 
 #: For a pipe: as wide as the rows are.
 _UNLIMITED = 100_000
@@ -50,6 +53,10 @@ STATES = {
 }
 
 LEVELS = {"error": "bad", "fatal": "bad", "warn": "warn", "warning": "warn", "debug": "dim"}
+
+
+#: What a table shows: its columns, and its rows.
+Rows = tuple[Sequence["Column"], Sequence[Sequence[Cell]]]
 
 
 class Column(NamedTuple):
@@ -93,6 +100,17 @@ class Output:
     def line(self, *parts: Cell, indent: int = 0) -> None:
         self.terminal.line(*parts, indent=indent)
 
+    def text(self, value: str) -> None:
+        """Several lines as they are: nothing but their breaks and tabs does what it says."""
+        for line in value.removesuffix("\n").replace("\r\n", "\n").split("\n"):
+            self._stdout.write(visible_lines(line.expandtabs()).rstrip() + "\n")
+        self._stdout.flush()
+
+    @property
+    def more(self) -> str:
+        """What stands where a text goes on that is not shown."""
+        return self.terminal.mark(" …", " ...")
+
     def note(self, *parts: Cell) -> None:
         """A line that is not the answer: to standard error."""
         self.notes.line(*parts)
@@ -110,22 +128,39 @@ class Output:
         for name, cell in listed:
             self.line((f"{name:<{width}}", "dim"), cell, indent=width)
 
-    def expect_tables(self) -> None:
-        """Raises `HubError` where tables cannot be drawn: before anything is asked or changed."""
-        if not self.as_json and not _has_rich():
-            raise HubError(
-                "tables need rich: pip install 'jetcamer[hub]' (or use --json, which does not)"
-            )
+    def expect_tables(self, otherwise: str = " (or use --json, which does not)") -> None:
+        """Raises `HubError` where tables cannot be drawn: before anything is asked or changed.
 
-    def table(self, columns: Sequence[Column], rows: Iterable[Sequence[Cell]], none: str) -> None:
-        """:param none: said, on standard error, where there are no rows."""
+        :param otherwise: what does as well.
+        """
+        if not self.as_json and not _has_rich():
+            raise HubError(f"tables need rich: pip install 'jetcamer[hub]'{otherwise}")
+
+    def table(
+        self,
+        columns: Sequence[Column],
+        rows: Iterable[Sequence[Cell]],
+        none: str,
+        *,
+        narrow: Callable[[], Rows] | None = None,
+    ) -> None:
+        """
+        :param none: said, on standard error, where there are no rows.
+        :param narrow: the same in shorter words, for a terminal that has no room for these.
+        """
         listed = list(rows)
         if not listed:
             self.note((none, "dim"))
             return
-        if not self.terminal.is_tty or _fits(columns, listed, self.terminal.width):
+        width = self.terminal.width
+        if not self.terminal.is_tty or _fits(columns, listed, width):
             self.write(draw(self.terminal, columns, listed))
             return
+        if narrow is not None:
+            short_columns, short_rows = narrow()
+            if _fits(short_columns, short_rows, width, _NARROW_LEAST):
+                self.write(draw(self.terminal, short_columns, short_rows))
+                return
         for number, row in enumerate(listed):
             if number:
                 self.line()
@@ -152,12 +187,17 @@ def natural_width(column: Column, cells: Iterable[Cell]) -> int:
     return max(len(column.name), *(cell_len(each) for each in texts), 0)
 
 
-def _fits(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int) -> bool:
+def _fits(
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[Cell]],
+    width: int,
+    least: int = _LONG_LEAST,
+) -> bool:
     """Whether a table leaves each long column enough to be read."""
     taken = 0
     for number, column in enumerate(columns):
         natural = natural_width(column, (row[number] for row in rows))
-        taken += _GAP + (min(natural, _LONG_LEAST) if column.long else natural)
+        taken += _GAP + (min(natural, least) if column.long else natural)
     return taken - _GAP <= width
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jetcamer.cli.hub.arguments import Commands, add_agent, add_command, add_limit
+from jetcamer.cli.hub.bans import tell_bans
 from jetcamer.cli.hub.client import path_of
 from jetcamer.cli.hub.context import Context
 from jetcamer.cli.hub.output import Cell, Column
@@ -27,7 +28,7 @@ def add_commands(commands: Commands) -> None:
         commands,
         "refusals",
         refusals,
-        "answer the question: why was it refused?",
+        "say why messages and connections were refused",
         "An agent's id is what the peer claimed: nothing proves it.",
     )
     add_agent(parser, optional=True)
@@ -49,6 +50,7 @@ def refusals(context: Context, args: argparse.Namespace) -> int:
     else:
         rows = [_row(refusal, context.now_ms) for refusal in listed["refusals"]]
         output.table(_COLUMNS, rows, "nothing was refused")
+        tell_bans(context)
     return 0
 
 

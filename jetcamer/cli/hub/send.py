@@ -10,7 +10,7 @@ from jetcamer.cli.hub.arguments import Commands, add_command, count, duration, n
 from jetcamer.cli.hub.client import TIMEOUT, Document, path_of
 from jetcamer.cli.hub.context import Context
 from jetcamer.cli.hub.errors import HubError
-from jetcamer.cli.hub.words import counted, milliseconds, moment_and_ago, text
+from jetcamer.cli.hub.words import counted, milliseconds, moment_and_ahead, text
 
 #: Seconds between two looks at how far many agents are.
 _POLL = 0.5
@@ -89,25 +89,45 @@ def _to_one(context: Context, agent_id: str, body: Document, timeout: float) -> 
     except HubError as error:
         # At the deadline the command is in the answer: its id is what a person asks for later.
         late = error.answer.get("command")
-        if output.as_json and isinstance(late, dict):
-            output.document(late)
+        if isinstance(late, dict):
+            if output.as_json:
+                output.document(late)
+            else:
+                _later(context, late)
         raise
     state = command.get("state")
     done = state in ("done", "queued", "sent") and not command.get("error")
     if output.as_json:
         output.document(command)
     elif state == "queued":
-        until = moment_and_ago(command.get("expiresAt"), context.now_ms)
+        until = moment_and_ahead(command.get("expiresAt"), context.now_ms)
         output.line(("queued", "warn"), f": {agent_id} is away; it waits until {until}")
-        later = f"jetcamer hub commands --command {text(command.get('id'))}"
-        output.note((f"what becomes of it: {later}", "dim"))
+        _later(context, command)
     else:
-        output.line(
-            told.answer_cell(command),
-            (f"  ({text(state)}, {milliseconds(command.get('milliseconds'))})", "dim"),
-        )
+        _print_answer(context, command)
         told.details(context, command)
     return 0 if done else 1
+
+
+def _print_answer(context: Context, command: Document) -> None:
+    """What it said, whether or not it failed, with its own line breaks; then how it ended."""
+    output = context.output
+    result, error = command.get("result"), command.get("error")
+    ended = f"({text(command.get('state'))}, {milliseconds(command.get('milliseconds'))})"
+    if told.has_lines(result) or (error and result):
+        output.text(str(result))
+        result = None
+    if error:
+        output.line((text(error), "bad"), (f"  {ended}", "dim"))
+    elif result is None and command.get("result"):
+        output.line((ended, "dim"))
+    else:
+        output.line(text(result), (f"  {ended}", "dim"))
+
+
+def _later(context: Context, command: Document) -> None:
+    words = f"jetcamer hub commands --command {text(command.get('id'))}"
+    context.output.note((f"what becomes of it: {words}", "dim"))
 
 
 def _to_many(context: Context, args: argparse.Namespace, body: Document) -> int:
@@ -127,7 +147,7 @@ def _to_many(context: Context, args: argparse.Namespace, body: Document) -> int:
         return 0
     try:
         _wait(context, path, batch, args.timeout + _MARGIN if body.get("queue") else None)
-        finished = client.get(path, {"commands": "true"})
+        finished = told.batch(context, batch_id)
     except (KeyboardInterrupt, HubError):
         output.progress("")
         output.note((f"it goes on without us; how it ended: {later}", "dim"))

@@ -38,7 +38,7 @@ def add_commands(commands: Commands) -> None:
         top,
         "watch the fleet live",
         "Keys: c cpu, m memory, d disk, n name, s state, a last seen; r turns the order; q ends. "
-        "Where standard output is no terminal, one table is printed.",
+        "Where standard output is no terminal, or a dumb one, one table is printed.",
     )
     parser.add_argument(
         "--sort", choices=sorted(SORTS.values()), default="cpu", help="what to sort by (cpu)"
@@ -48,13 +48,13 @@ def add_commands(commands: Commands) -> None:
 
 def top(context: Context, args: argparse.Namespace) -> int:
     output = context.output
-    output.expect_tables()
+    output.expect_tables(otherwise="")
     view = TopView(output.terminal, sort=args.sort)
     listed = context.client.agents()
     view.agents_listed(listed["agents"])
     if output.as_json:
         output.document(listed)
-    elif args.once or not output.terminal.is_tty:
+    elif args.once or not output.terminal.is_tty or os.environ.get("TERM") == "dumb":
         output.write(view.snapshot(context.now_ms))
     else:
         _watch(context, view)

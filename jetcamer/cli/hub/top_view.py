@@ -25,11 +25,13 @@ _STATE_ORDER = ("clone", "refused", "clock_wrong", "online", "offline", "never_s
 
 _WARN, _BAD = 75.0, 90.0
 
-#: From how many characters on there is more to see.
-_WIDTH_WITH_ALL = 40
-_WIDTH_WITH_STATE = 64
-_WIDTH_WITH_HOST = 80
+#: From how many characters on each column is seen; AGENT and CPU always are.
+_WIDTH_WITH = {"STATE": 36, "MEM": 46, "DISK": 56, "SEEN": 66, "HOST": 80}
 _WIDTH_WITH_BARS = 95
+
+#: What can be pressed, in full and in short.
+_KEYS = "sort: c cpu · m mem · d disk · n name · s state · a age   r reverse   q quit"
+_KEYS_IN_SHORT = "q quit   r reverse   sort: c m d n s a"
 
 #: A peer's word must not push the others away.
 _MOST = {"STATE": 20, "SEEN": 10}
@@ -118,11 +120,13 @@ class TopView:
         agents = self.sorted()
         room = max(1, height - 4)
         columns, rows = self._table(agents[:room], width, now_ms)
-        more = f"{len(agents) - room} more; " if len(agents) > room else ""
-        order = f"by {self._sort}{', turned' if self._reverse else ''}"
-        foot = f"{more}{order}; c m d n s a sort, r turns, q ends"
+        more = f"; {len(agents) - room} more below" if len(agents) > room else ""
+        order = f"; by {self._sort}{', reversed' if self._reverse else ''}"
+        head = f"{self._summary()}{order}{more}"
+        keys = _KEYS if len(_KEYS) <= width else _KEYS_IN_SHORT
+        foot = keys.replace(" ·", self._terminal.mark(" ·", ","))
         return Group(
-            Text(self._summary(), style="bold", no_wrap=True, overflow="crop"),
+            Text(head, style="bold", no_wrap=True, overflow="crop"),
             Text(visible(self.trouble), style="yellow", no_wrap=True, overflow="crop"),
             make_table(self._terminal, columns, rows),
             Text(foot, style="dim", no_wrap=True, overflow="crop"),
@@ -136,15 +140,15 @@ class TopView:
         table: list[tuple[Column, list[Cell]]] = [
             (Column("AGENT"), [text(agent.get("agentId")) for agent in agents])
         ]
-        if width >= _WIDTH_WITH_STATE:
+        if width >= _WIDTH_WITH["STATE"]:
             table.append((Column("STATE"), [_state(agent) for agent in agents]))
-        if width >= _WIDTH_WITH_HOST:
+        if width >= _WIDTH_WITH["HOST"]:
             table.append((Column("HOST"), [text(agent.get("hostname")) for agent in agents]))
         for name, member in (("CPU", "cpu"), ("MEM", "mem"), ("DISK", "disk")):
-            if name == "CPU" or width >= _WIDTH_WITH_ALL:
+            if width >= _WIDTH_WITH.get(name, 0):
                 column = Column(name, right=True, width=bar + bool(bar) + 6)
                 table.append((column, [self._reading(agent, member, bar) for agent in agents]))
-        if width >= _WIDTH_WITH_STATE:
+        if width >= _WIDTH_WITH["SEEN"]:
             table.append((Column("SEEN"), [ago(agent.get("lastSeen"), now_ms) for agent in agents]))
         columns = _widths(table, width)
         return columns, [list(row) for row in zip(*(cells for _, cells in table), strict=True)]

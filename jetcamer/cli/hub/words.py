@@ -45,6 +45,13 @@ def ago(ms: object, now_ms: int) -> str:
     return f"{span(seconds)} ago" if seconds > 0 else f"in {span(-seconds)}"
 
 
+def ahead(ms: object, now_ms: int) -> str:
+    """As `ago`, of what is still to come: half a second ahead is not `just now`."""
+    if isinstance(ms, int | float) and ms > now_ms:
+        return f"in {span(max(1.0, (ms - now_ms) / 1000))}"
+    return ago(ms, now_ms)
+
+
 def moment(ms: object) -> str:
     """Local time to the second."""
     if not isinstance(ms, int | float):
@@ -53,6 +60,28 @@ def moment(ms: object) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ms / 1000))
     except (OverflowError, ValueError, OSError):
         return text(ms)
+
+
+def short_moment(ms: object, now_ms: int) -> str:
+    """Local time as short as it is still plain: today without the date, else to the minute."""
+    words = moment(ms)
+    if not isinstance(ms, int | float) or len(words) != len("2026-01-31 08:00:00"):
+        return words
+    return words[11:] if words[:10] == moment(now_ms)[:10] else words[5:16]
+
+
+def moment_and_ahead(ms: object, now_ms: int) -> str:
+    if not isinstance(ms, int | float):
+        return NOTHING
+    return f"{moment(ms)} ({ahead(ms, now_ms)})"
+
+
+def first_line(value: object, more: str) -> str:
+    """`value` as `text` has it; of several lines the first one and `more`."""
+    if not isinstance(value, str):
+        return text(value)
+    lines = value.strip().splitlines()
+    return text(lines[0].rstrip()) + more if len(lines) > 1 else text(value.strip())
 
 
 def moment_and_ago(ms: object, now_ms: int) -> str:

@@ -6,6 +6,8 @@ import heapq
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from jetcamer.hub import fleet
 from jetcamer.hub.api import answers, convert, questions
 from jetcamer.hub.api.parts import HubParts
@@ -114,14 +116,14 @@ class AgentOperations:
         )
         shown = found[: query.limit]
         return answers.Agents(
-            agents=tuple(self._agent(agent, now) for agent in shown),
+            agents=tuple(answers.Agent(**self._members(agent, now)) for agent in shown),
             next=shown[-1].agent_id if len(found) > query.limit else None,
         )
 
     def agent(self, call: Call, agent_id: str) -> answers.AgentDetails:
         agent = known_agent(self._parts, agent_id)
         last = agent.last_refusal
-        members: dict[str, Any] = convert.agent_members(agent, self._parts.now_ms())
+        members = self._members(agent, self._parts.now_ms())
         return answers.AgentDetails(
             **members,
             last_refusal=None if last is None else convert.refusal(last),
@@ -150,25 +152,26 @@ class AgentOperations:
         known_agent(self._parts, agent_id)
         if query.from_ms is not None and query.to_ms is not None and query.from_ms >= query.to_ms:
             raise HTTPError(400, "from: must be before to")
-        rows = await self._store.logs(
+        page = await self._store.logs(
             agent_id,
             from_ms=query.from_ms,
             to_ms=query.to_ms,
             levels=tuple(level for level in (query.level or "").split(",") if level),
             source=query.source,
             contains=query.contains,
-            limit=query.limit + 1,
+            limit=query.limit,
             before=query.before,
         )
-        shown, cursor = convert.page(rows, query.limit, lambda row: row.log_id)
-        return answers.Logs(logs=tuple(map(convert.log, shown)), next=cursor)
+        return answers.Logs(logs=tuple(map(convert.log, page)), next=page.next)
 
     async def sessions(self, call: Call, agent_id: str) -> answers.Sessions:
         query: questions.PageQuery = call.query
-        known_agent(self._parts, agent_id)
+        agent = known_agent(self._parts, agent_id)
         rows = await self._store.sessions(agent_id, limit=query.limit + 1, before=query.before)
         shown, cursor = convert.page(rows, query.limit, lambda row: row.session_id)
-        return answers.Sessions(sessions=tuple(map(convert.session, shown)), next=cursor)
+        return answers.Sessions(
+            sessions=tuple(convert.session(row, agent.session) for row in shown), next=cursor
+        )
 
     async def agent_refusals(self, call: Call, agent_id: str) -> answers.Refusals:
         query: questions.PageQuery = call.query
@@ -181,7 +184,6 @@ class AgentOperations:
 
     async def refusals(self, call: Call) -> answers.Refusals:
         query: questions.RefusalsQuery = call.query
-        recent: list[RefusalRecord] = []
         if query.agent_id is not None:
             recent = [
                 refusal
@@ -190,6 +192,8 @@ class AgentOperations:
             ]
         elif query.address is not None:
             recent = self._parts.refusals.of_address(query.address)
+        else:
+            recent = self._parts.refusals.latest()
         asked = self._store.refusals(
             agent_id=query.agent_id,
             address=query.address,
@@ -198,10 +202,9 @@ class AgentOperations:
         )
         return await _refusals(asked, recent, query.limit, query.before)
 
-    @staticmethod
-    def _agent(agent: fleet.Agent, now: int) -> answers.Agent:
-        members: dict[str, Any] = convert.agent_members(agent, now)
-        return answers.Agent(**members)
+    def _members(self, agent: fleet.Agent, now: int) -> dict[str, Any]:
+        until = self._parts.enrolment.old_secret_until(agent.agent_id)
+        return convert.agent_members(agent, now, until)
 
 
 async def _refusals(
@@ -210,14 +213,26 @@ async def _refusals(
     limit: int,
     before: int | None,
 ) -> answers.Refusals:
-    """What the store has; the last ones in memory where it has nothing, or fails."""
+    """What the store has, and before it what only memory has: all of the last ones where the store
+    fails, those that wait for a disk in trouble where it answers."""
     try:
-        rows = await asked
+        rows = [*await asked]
     except StoreError:
         if not recent or before is not None:
             raise
-        rows = ()
-    if not rows and before is None:
-        rows = recent[:limit]
-    shown, cursor = convert.page(rows, limit, lambda row: row.refusal_id)
+        rows = []
+    if before is None:
+        newest = rows[0].ts_ms if rows else 0
+        written = {replace(row, refusal_id=0) for row in rows}
+        rows[:0] = [
+            refusal
+            for refusal in recent
+            if refusal.ts_ms >= newest and replace(refusal, refusal_id=0) not in written
+        ]
+    shown = rows[:limit]
+    cursor = None
+    if len(rows) > limit:
+        # Those that only memory has are no place to go on from.
+        following = next((row.refusal_id for row in rows[limit:] if row.refusal_id), None)
+        cursor = shown[-1].refusal_id or (None if following is None else following + 1)
     return answers.Refusals(refusals=tuple(map(convert.refusal, shown)), next=cursor)

@@ -64,6 +64,8 @@ class Status(_Answer, frozen=True):
     agents_known: int
     messages: int
     refusals: dict[str, int]
+    #: Addresses whose agents are not let in for a while.
+    banned_addresses: int
     store: StoreStatus
     reactor_lag_seconds: float
 
@@ -92,6 +94,11 @@ class Agent(_Answer, frozen=True):
     clock_skew_ms: int | None
     legacy: bool
     created_at: int
+    #: Until when an old secret is valid beside the new one; null: there is no old one.
+    old_secret_until: int | None
+    #: Whether the last message of its connection was signed with an old one; null: it is not here,
+    #: or there is no old one.
+    old_secret_used: bool | None
     metrics: LatestMetrics | None
 
 
@@ -184,7 +191,8 @@ class Log(_Answer, frozen=True):
 
 
 class Logs(_Answer, frozen=True):
-    """A page, newest first; `next` is the `before` of the page that follows."""
+    """A page, newest first; `next` is the `before` of the page that follows. A search ends a page
+    where it has looked through enough: it may be empty, and still have a `next`."""
 
     logs: tuple[Log, ...]
     next: int | None
@@ -209,6 +217,29 @@ class Sessions(_Answer, frozen=True):
 
     sessions: tuple[Session, ...]
     next: int | None
+
+
+class Ban(_Answer, frozen=True):
+    """An address that sent what no agent of ours sends: new connections from it are refused. An
+    IPv6 address stands for its network of 64 bits."""
+
+    address: str
+    seconds_left: float
+    #: Since it last kept quiet.
+    offences: int
+
+
+class Bans(_Answer, frozen=True):
+    """Every address that is banned now, the longest first."""
+
+    bans: tuple[Ban, ...]
+
+
+class LiftedBan(_Answer, frozen=True):
+    """The address may come again at once."""
+
+    address: str
+    lifted: bool
 
 
 class Refusals(_Answer, frozen=True):
@@ -249,11 +280,12 @@ class Commands(_Answer, frozen=True):
     """A page, newest first; `next` is the `before` of the page that follows."""
 
     commands: tuple[Command, ...]
-    next: int | None
+    next: str | None
 
 
 class Batch(_Answer, frozen=True):
-    """How far a command for many agents is."""
+    """How far a command for many agents is. Where its commands were asked for, a page of them,
+    oldest first; `next` is the `after` of the page that follows."""
 
     batch_id: str
     total: int
@@ -262,6 +294,7 @@ class Batch(_Answer, frozen=True):
     waiting: int
     finished: bool
     commands: tuple[Command, ...] | msgspec.UnsetType = msgspec.UNSET
+    next: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class AuditEntry(_Answer, frozen=True):
@@ -345,30 +378,3 @@ class BackupMade(_Answer, frozen=True):
 
     path: str
     size: int
-
-
-class FieldAgent(_Answer, frozen=True):
-    """An agent that is connected, as the hub before this one said it."""
-
-    agent_id: str
-    last_seen: int | None
-    hostname: str
-    version: str
-    connected_at: int | None
-
-
-class FieldAgents(_Answer, frozen=True):
-    agents: tuple[FieldAgent, ...]
-
-
-class FieldConnected(_Answer, frozen=True):
-    agent_id: str
-    connected: bool
-
-
-class FieldCommand(_Answer, frozen=True):
-    """The command was sent; nobody waits for its result."""
-
-    success: bool
-    agent_id: str
-    command: str

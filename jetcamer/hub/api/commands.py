@@ -1,23 +1,27 @@
 """Commands: for one agent and waited for, for many and watched, and what became of them.
 
-In: what operators ask. Out: records of commands. Everything sent is in the audit trail before it
-is sent. A client that leaves does not take its command back.
+In: what operators ask. Out: records of commands. Everything that is sent is given to the audit
+trail first, which is on the disk within a second: a command must also work while the disk is full.
+A client that leaves does not take its command back.
 """
 
 from __future__ import annotations
+
+from msgspec.structs import replace
 
 from jetcamer.hub.api import answers, convert, questions
 from jetcamer.hub.api.agents import known_agent
 from jetcamer.hub.api.parts import HubParts
 from jetcamer.hub.api.table import Call, Operation, Reply
-from jetcamer.hub.commands import TooManyCommandsError
-from jetcamer.hub.records import CommandRecord
-from jetcamer.hub.registry import CommandRefusedError, NotConnectedError
+from jetcamer.hub.commands import NotRunningError, TooManyCommandsError
+from jetcamer.hub.records import CommandRecord, CommandState
+from jetcamer.hub.registry import CommandError, CommandRefusedError, NotConnectedError
 from jetcamer.net.http import HTTPError
+from jetcamer.protocol.errors import excerpt
 
 #: The states in which a command has an answer from its agent.
 _ANSWERED = frozenset({"done", "failed"})
-_WAITING = frozenset({"queued", "sent"})
+_WAITING: tuple[CommandState, ...] = ("queued", "sent")
 
 
 class CommandOperations:
@@ -51,7 +55,17 @@ class CommandOperations:
                 role="viewer",
                 summary="The commands an agent was sent",
                 handler=self.of_agent,
-                query=questions.PageQuery,
+                query=questions.CommandsQuery,
+                answers={200: answers.Commands},
+                tag="commands",
+            ),
+            Operation(
+                method="GET",
+                path="/api/commands",
+                role="viewer",
+                summary="The commands that any agent was sent",
+                handler=self.of_all,
+                query=questions.CommandsQuery,
                 answers={200: answers.Commands},
                 tag="commands",
             ),
@@ -119,19 +133,19 @@ class CommandOperations:
                 timeout=body.timeout_seconds,
                 queue_seconds=body.queue_seconds if body.queue else None,
             )
-        except NotConnectedError as error:
-            raise HTTPError(409, str(error)) from None
-        except CommandRefusedError as error:
-            raise HTTPError(400, str(error)) from None
-        except TooManyCommandsError as error:
-            raise HTTPError(429, str(error), (("Retry-After", "10"),)) from None
+        except CommandError as error:
+            raise _not_sent(error) from None
 
     async def of_agent(self, call: Call, agent_id: str) -> answers.Commands:
-        query: questions.PageQuery = call.query
         known_agent(self._parts, agent_id)
-        rows = await self._store.commands(agent_id, limit=query.limit + 1, before_ms=query.before)
-        shown, cursor = convert.page_by_time(rows, query.limit, lambda row: row.created_ms)
-        return answers.Commands(commands=tuple(map(convert.command, shown)), next=cursor)
+        return await self._page(call.query, agent_id)
+
+    async def of_all(self, call: Call) -> answers.Commands:
+        return await self._page(call.query, None)
+
+    async def _page(self, query: questions.CommandsQuery, agent_id: str | None) -> answers.Commands:
+        page = await self._store.commands(agent_id, limit=query.limit, before=query.before)
+        return answers.Commands(commands=tuple(map(convert.command, page)), next=page.next)
 
     async def command(self, call: Call, command_id: str) -> answers.Command:
         record = await self._store.command(command_id)
@@ -154,8 +168,9 @@ class CommandOperations:
             for place, agent_id in enumerate(body.agents):
                 agent = self._parts.fleet.get(agent_id)
                 if agent is None or agent.revoked_ms is not None:
-                    what = "not known" if agent is None else "revoked"
-                    raise HTTPError(400, f"agents[{place}]: this agent is {what}")
+                    name = excerpt(agent_id)
+                    what = f"no agent is known as {name}" if agent is None else f"{name} is revoked"
+                    raise HTTPError(400, f"agents[{place}]: {what}")
         self._parts.store.audit(
             call.who,
             "command.send_many",
@@ -168,41 +183,46 @@ class CommandOperations:
                 "queue": body.queue,
             },
         )
-        batch_id = self._commands.send_many(
-            agent_ids,
-            body.command,
-            body.args,
-            who=call.who,
-            timeout=body.timeout_seconds,
-            concurrency=body.concurrency,
-            queue_seconds=body.queue_seconds if body.queue else None,
-        )
+        try:
+            batch_id = self._commands.send_many(
+                agent_ids,
+                body.command,
+                body.args,
+                who=call.who,
+                timeout=body.timeout_seconds,
+                concurrency=body.concurrency,
+                queue_seconds=body.queue_seconds if body.queue else None,
+            )
+        except CommandError as error:
+            raise _not_sent(error) from None
         found = self._progress(batch_id)
         assert found is not None
         return found
 
     async def batch(self, call: Call, batch_id: str) -> answers.Batch:
         query: questions.BatchQuery = call.query
-        found = self._progress(batch_id)
-        if found is not None and not query.commands:
+        found = self._progress(batch_id) or await self._ended(batch_id)
+        if not query.commands:
             return found
-        await self._store.flush()
-        rows = await self._store.batch(batch_id)
-        if found is None:
-            if not rows:
-                raise HTTPError(404, "no command for many of this id is known")
-            done = sum(row.state == "done" for row in rows)
-            waiting = sum(row.state in _WAITING for row in rows)
-            found = answers.Batch(
-                batch_id=batch_id,
-                total=len(rows),
-                done=done,
-                failed=len(rows) - done - waiting,
-                waiting=waiting,
-                finished=not waiting,
-            )
-        commands = tuple(map(convert.command, rows)) if query.commands else None
-        return found if commands is None else _with_commands(found, commands)
+        page = await self._store.batch(batch_id, limit=query.limit, after=query.after)
+        return replace(found, commands=tuple(map(convert.command, page)), next=page.next)
+
+    async def _ended(self, batch_id: str) -> answers.Batch:
+        """One that is in memory no more."""
+        states = await self._store.batch_states(batch_id)
+        if not states:
+            raise HTTPError(404, "no command for many of this id is known")
+        total = sum(states.values())
+        done = states.get("done", 0)
+        waiting = sum(states.get(state, 0) for state in _WAITING)
+        return answers.Batch(
+            batch_id=batch_id,
+            total=total,
+            done=done,
+            failed=total - done - waiting,
+            waiting=waiting,
+            finished=not waiting,
+        )
 
     def _progress(self, batch_id: str) -> answers.Batch | None:
         found = self._commands.progress(batch_id)
@@ -218,13 +238,14 @@ class CommandOperations:
         )
 
 
-def _with_commands(batch: answers.Batch, commands: tuple[answers.Command, ...]) -> answers.Batch:
-    return answers.Batch(
-        batch_id=batch.batch_id,
-        total=batch.total,
-        done=batch.done,
-        failed=batch.failed,
-        waiting=batch.waiting,
-        finished=batch.finished,
-        commands=commands,
-    )
+def _not_sent(error: CommandError) -> CommandError | HTTPError:
+    """Why, as a refusal; one that is none is a fault of ours."""
+    if isinstance(error, NotRunningError):
+        return HTTPError(503, str(error), (("Retry-After", "1"),))
+    if isinstance(error, NotConnectedError):
+        return HTTPError(409, str(error))
+    if isinstance(error, CommandRefusedError):
+        return HTTPError(400, str(error))
+    if isinstance(error, TooManyCommandsError):
+        return HTTPError(429, str(error), (("Retry-After", "10"),))
+    return error

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from jetcamer.hub import fleet, records
 from jetcamer.hub.api import answers
 
+if TYPE_CHECKING:
+    from jetcamer.hub.session import AgentSession
+
 R = TypeVar("R")
 
 
-def agent_members(agent: fleet.Agent, now_ms: int) -> dict[str, object]:
+def agent_members(
+    agent: fleet.Agent, now_ms: int, old_secret_until: int | None
+) -> dict[str, object]:
     """The arguments of `answers.Agent`."""
+    here = agent.session
     state, words = agent.state(now_ms)
     reading = agent.metrics
     return {
@@ -30,6 +37,10 @@ def agent_members(agent: fleet.Agent, now_ms: int) -> dict[str, object]:
         "clock_skew_ms": agent.skew_ms,
         "legacy": agent.legacy,
         "created_at": agent.created_ms,
+        "old_secret_until": old_secret_until,
+        "old_secret_used": None
+        if here is None or old_secret_until is None
+        else here.uses_old_secret,
         "metrics": None
         if reading is None
         else answers.LatestMetrics(
@@ -63,7 +74,10 @@ def log(record: records.LogRecord) -> answers.Log:
     )
 
 
-def session(record: records.SessionRecord) -> answers.Session:
+def session(record: records.SessionRecord, here: AgentSession | None) -> answers.Session:
+    """:param here: the agent's open one, which counts; the record has the counts when it ends."""
+    if here is not None and record.ended_ms is None and here.record_id == record.session_id:
+        record = replace(record, messages=here.verified, refused=here.refused)
     return answers.Session(
         id=record.session_id,
         peer=record.peer,
@@ -130,7 +144,7 @@ def audit_entry(record: records.AuditRecord) -> answers.AuditEntry:
         who=record.who,
         action=record.action,
         subject=record.subject,
-        details=_json(record.details),
+        details=_checked_json(record.details),
         previous=record.previous,
         hash=record.hash,
     )
@@ -146,15 +160,13 @@ def page(
     return rows[:limit], row_id(rows[limit - 1])
 
 
-def page_by_time(
-    rows: Sequence[R], limit: int, time_of: Callable[[R], int]
-) -> tuple[Sequence[R], int | None]:
-    """The same where the cursor is a time, which several rows may share: they stay together."""
-    if len(rows) <= limit:
-        return rows, None
-    beyond = time_of(rows[limit])
-    shown = [row for row in rows[:limit] if time_of(row) > beyond] or rows[:limit]
-    return shown, time_of(shown[-1])
+def _checked_json(text: str) -> msgspec.Raw:
+    """One that somebody may have changed in the database; what is none is a string."""
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return msgspec.Raw(msgspec.json.encode(text.encode("utf-8", "replace").decode()))
+    return _json(text)
 
 
 def _json(text: str | None) -> msgspec.Raw:

@@ -2,12 +2,12 @@
 
 In: what the bus tells. Out: blocks of text to each reader. A reader hears everything of the kinds
 and agents it asked for, once and in order, or is told with an event of the kind ``gap`` that it has
-missed some.
+missed some. A stream ends with the token that it was asked for with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
 from jetcamer.hub.api import questions
 from jetcamer.hub.api.answers import Error
@@ -48,9 +48,18 @@ class EventOperations:
         agents = _list(query.agents)
         last = call.request.getHeader("Last-Event-ID") or query.last_event_id
         bus = self._parts.bus
+        assert call.principal is not None
+        token_id = call.principal.token_id
 
         def began(stream: EventStream) -> Callable[[], None]:
-            return _feed(stream, bus, self._blocks, kinds, agents, last)
+            unsubscribe = _feed(stream, bus, self._blocks, kinds, agents, last)
+            watched = self._parts.tokens.while_valid(token_id, stream.close)
+
+            def end() -> None:
+                unsubscribe()
+                watched()
+
+            return end
 
         return EventStream(
             self._parts.clock,
@@ -69,33 +78,41 @@ def _feed(
     last: str | None,
 ) -> Callable[[], None]:
     """Give `stream` what came after the event `last`, then what comes; returns what ends that."""
-    held: list[BusEvent] | None = []
+    held: list[BusEvent] = []
+    looking_back = True
 
     def receive(event: BusEvent) -> None:
-        if held is None:
-            stream.send(blocks.of(event))
-        else:
+        if looking_back:
             held.append(event)
+        else:
+            stream.send(blocks.of(event))
+
+    def missed_and_held(missed: Iterator[BusEvent]) -> Iterator[bytes]:
+        """Made as the reader takes it: what all readers missed may be more than one should hold."""
+        last_number = 0
+        for event in missed:
+            last_number = _number(event)
+            if (kinds is None or event.kind in kinds) and (
+                agents is None or event.agent_id in agents
+            ):
+                yield blocks.of(event)
+        for event in held:
+            if _number(event) > last_number:
+                yield blocks.of(event)
 
     # First listen, then look back: nothing falls in between, and what does both is said once.
     unsubscribe = bus.subscribe(receive, kinds=kinds, agent_ids=agents)
-    missed = () if last is None else bus.since(last)
-    if missed is None:
+    missed = None if last is None else bus.since(last)
+    looking_back = False
+    if missed is None and last is not None:
         stream.send(event_block("gap", b"{}"))
-    else:
-        stream.replay(
-            blocks.of(event)
-            for event in missed
-            if (kinds is None or event.kind in kinds)
-            and (agents is None or event.agent_id in agents)
-        )
-    said = {event.event_id for event in missed or ()}
-    for event in held or ():
-        if event.event_id not in said:
-            stream.send(blocks.of(event))
-    held = None
+    stream.replay(missed_and_held(iter(()) if missed is None else missed))
     stream.send(_id_block(bus))
     return unsubscribe
+
+
+def _number(event: BusEvent) -> int:
+    return int(event.event_id.rpartition("-")[2])
 
 
 def _id_block(bus: EventSource) -> bytes:

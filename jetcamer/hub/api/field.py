@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+import msgspec
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from jetcamer.hub.api import answers, questions
+from jetcamer.hub.api import questions
 from jetcamer.hub.api.parts import HubParts
 from jetcamer.hub.api.table import Call, Operation
 from jetcamer.hub.registry import CommandError, CommandRefusedError, NotConnectedError
 from jetcamer.net.http import HTTPError
 
 log = Logger()
+
+
+class FieldAgent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """An agent that is connected, as the hub before this one said it."""
+
+    agent_id: str
+    last_seen: int | None
+    hostname: str
+    version: str
+    connected_at: int | None
+
+
+class FieldAgents(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    agents: tuple[FieldAgent, ...]
+
+
+class FieldConnected(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    agent_id: str
+    connected: bool
+
+
+class FieldCommand(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The command was sent; nobody waits for its result."""
+
+    success: bool
+    agent_id: str
+    command: str
 
 
 class FieldOperations:
@@ -26,7 +54,7 @@ class FieldOperations:
                 role="viewer",
                 summary="The agents that are connected",
                 handler=self.agents,
-                answers={200: answers.FieldAgents},
+                answers={200: FieldAgents},
                 tag="field",
             ),
             Operation(
@@ -35,7 +63,7 @@ class FieldOperations:
                 role="viewer",
                 summary="Whether an agent is connected",
                 handler=self.agent,
-                answers={200: answers.FieldConnected},
+                answers={200: FieldConnected},
                 tag="field",
             ),
             Operation(
@@ -45,15 +73,15 @@ class FieldOperations:
                 summary="Send a command without waiting for its answer",
                 handler=self.command,
                 body=questions.FieldCommandBody,
-                answers={200: answers.FieldCommand},
+                answers={200: FieldCommand},
                 tag="field",
             ),
         ]
 
-    def agents(self, call: Call) -> answers.FieldAgents:
-        return answers.FieldAgents(
+    def agents(self, call: Call) -> FieldAgents:
+        return FieldAgents(
             agents=tuple(
-                answers.FieldAgent(
+                FieldAgent(
                     agent_id=agent.agent_id,
                     last_seen=agent.last_seen_ms,
                     hostname=agent.hostname,
@@ -65,10 +93,10 @@ class FieldOperations:
             )
         )
 
-    def agent(self, call: Call, agent_id: str) -> answers.FieldConnected:
-        return answers.FieldConnected(agent_id=agent_id, connected=self._is_here(agent_id))
+    def agent(self, call: Call, agent_id: str) -> FieldConnected:
+        return FieldConnected(agent_id=agent_id, connected=self._is_here(agent_id))
 
-    def command(self, call: Call, agent_id: str) -> answers.FieldCommand:
+    def command(self, call: Call, agent_id: str) -> FieldCommand:
         body: questions.FieldCommandBody = call.body
         if not body.command:
             raise HTTPError(400, "Command is required")
@@ -93,7 +121,7 @@ class FieldOperations:
                 raise HTTPError(404, "Agent not connected")
             if isinstance(error, CommandRefusedError):
                 raise HTTPError(400, str(error))
-        return answers.FieldCommand(success=True, agent_id=agent_id, command=body.command)
+        return FieldCommand(success=True, agent_id=agent_id, command=body.command)
 
     def _is_here(self, agent_id: str) -> bool:
         agent = self._parts.fleet.get(agent_id)

@@ -43,7 +43,7 @@ class IdentityOperations:
                 summary="Give an agent a new secret",
                 handler=self.rotate,
                 body=questions.RotateBody,
-                answers={200: answers.NewSecret},
+                answers={200: answers.NewSecret, 409: answers.Error},
                 tag="identity",
             ),
             Operation(
@@ -144,12 +144,15 @@ class IdentityOperations:
 
     async def add(self, call: Call) -> answers.NewAgent:
         body: questions.NewAgentBody = call.body
+        url = self._url(call)
         secret = await self._enrolment.add(body.agent_id, who=call.who, secret=body.secret)
-        return self._new_agent(call, body.agent_id, secret)
+        return _new_agent(url, body.agent_id, secret)
 
     async def rotate(self, call: Call, agent_id: str) -> answers.NewSecret:
         body: questions.RotateBody = call.body
-        known_agent(self._parts, agent_id)
+        if known_agent(self._parts, agent_id).revoked_ms is not None:
+            raise HTTPError(409, "the agent was revoked: restore it, which gives it a new secret")
+        url = self._url(call)
         secret, until = await self._enrolment.rotate(
             agent_id, who=call.who, grace_seconds=body.grace_seconds, secret=body.secret
         )
@@ -157,7 +160,7 @@ class IdentityOperations:
             agent_id=agent_id,
             secret=secret,
             old_valid_until=until,
-            config=self._config(call, agent_id, secret),
+            config=_config(url, agent_id, secret),
         )
 
     async def revoke(self, call: Call, agent_id: str) -> answers.Revoked:
@@ -168,8 +171,9 @@ class IdentityOperations:
     async def restore(self, call: Call, agent_id: str) -> answers.NewAgent:
         body: questions.RestoreBody = call.body
         known_agent(self._parts, agent_id)
+        url = self._url(call)
         secret = await self._enrolment.restore(agent_id, who=call.who, secret=body.secret)
-        return self._new_agent(call, agent_id, secret)
+        return _new_agent(url, agent_id, secret)
 
     def tokens(self, call: Call) -> answers.Tokens:
         return answers.Tokens(tokens=tuple(map(convert.token, self._tokens.all())))
@@ -229,6 +233,7 @@ class IdentityOperations:
         token = bearer_token(call.request)
         if token is None:
             raise unauthorized("a join token is required, as the bearer token")
+        url = self._url(call)
         try:
             secret = await self._enrolment.join(token.decode(), body.agent_id, address=address)
         except EnrolmentError as error:
@@ -238,18 +243,23 @@ class IdentityOperations:
         return answers.JoinedAgent(
             agent_id=body.agent_id,
             secret=secret,
-            ws_api_url=self._parts.agent_url(host_name(call.request)),
+            ws_api_url=url,
         )
 
-    def _new_agent(self, call: Call, agent_id: str, secret: str) -> answers.NewAgent:
-        config = self._config(call, agent_id, secret)
-        return answers.NewAgent(
-            agent_id=agent_id, secret=secret, ws_api_url=config.ws_api_url, config=config
-        )
+    def _url(self, call: Call) -> str:
+        """Where agents connect. Asked for before anything is changed: a secret that was made must
+        reach who asked for it."""
+        return self._parts.agent_url(host_name(call.request))
 
-    def _config(self, call: Call, agent_id: str, secret: str) -> answers.NewAgentConfig:
-        return answers.NewAgentConfig(
-            ws_api_url=self._parts.agent_url(host_name(call.request)),
-            ws_secret=secret,
-            instance_id=agent_id,
-        )
+
+def _new_agent(url: str, agent_id: str, secret: str) -> answers.NewAgent:
+    return answers.NewAgent(
+        agent_id=agent_id,
+        secret=secret,
+        ws_api_url=url,
+        config=_config(url, agent_id, secret),
+    )
+
+
+def _config(url: str, agent_id: str, secret: str) -> answers.NewAgentConfig:
+    return answers.NewAgentConfig(ws_api_url=url, ws_secret=secret, instance_id=agent_id)

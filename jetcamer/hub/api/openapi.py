@@ -32,7 +32,7 @@ _SECURITY = {
 def document(operations: Iterable[Operation], version: str) -> dict[str, Any]:
     operations = [*operations]
     kinds = {operation.body for operation in operations if operation.body is not None}
-    queries = {operation.query for operation in operations}
+    queries = {operation.query for operation in operations if operation.query is not None}
     for operation in operations:
         kinds.update(kind for kind in operation.statuses().values() if not isinstance(kind, Media))
     in_order = sorted(kinds | queries, key=lambda kind: kind.__name__)
@@ -41,7 +41,8 @@ def document(operations: Iterable[Operation], version: str) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(
-            operation, parameters[operation.query.__name__]
+            operation,
+            {"properties": {}} if operation.query is None else parameters[operation.query.__name__],
         )
     return {
         "openapi": "3.1.0",

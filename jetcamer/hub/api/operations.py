@@ -29,6 +29,7 @@ class HubOperations:
                 summary="Whether the process answers",
                 handler=self.healthz,
                 answers={200: Media("text/plain")},
+                query=None,
             ),
             Operation(
                 method="GET",
@@ -37,6 +38,7 @@ class HubOperations:
                 summary="Whether the hub should get agents now",
                 handler=self.readyz,
                 answers={200: answers.Readiness, 503: answers.Readiness},
+                query=None,
             ),
             Operation(
                 method="GET",
@@ -107,6 +109,7 @@ class HubOperations:
             agents_known=figures.agents_known,
             messages=figures.messages,
             refusals=dict(figures.refusals),
+            banned_addresses=len(self._parts.offenders.bans()),
             store=answers.StoreStatus(
                 ok=health.ok,
                 words=health.words,
@@ -120,9 +123,8 @@ class HubOperations:
 
     async def audit(self, call: Call) -> answers.AuditTrail:
         query: questions.PageQuery = call.query
-        rows = await self._parts.store.audit_entries(limit=query.limit + 1, before=query.before)
-        shown, cursor = convert.page(rows, query.limit, lambda row: row.audit_id)
-        return answers.AuditTrail(entries=tuple(map(convert.audit_entry, shown)), next=cursor)
+        page = await self._parts.store.audit_entries(limit=query.limit, before=query.before)
+        return answers.AuditTrail(entries=tuple(map(convert.audit_entry, page)), next=page.next)
 
     async def verify(self, call: Call) -> answers.Verification:
         verified, first_wrong = await self._parts.store.verify_audit()

@@ -92,6 +92,8 @@ class Enroller(Protocol):
 
     async def revoke(self, agent_id: str, *, who: str) -> None: ...
 
+    def old_secret_until(self, agent_id: str) -> int | None: ...
+
     async def restore(self, agent_id: str, *, who: str, secret: str | None = None) -> str: ...
 
     async def create_join_token(
@@ -129,7 +131,7 @@ class EventSource(Protocol):
         agent_ids: Collection[str] | None = None,
     ) -> Callable[[], None]: ...
 
-    def since(self, event_id: str) -> Sequence[BusEvent] | None: ...
+    def since(self, event_id: str) -> Iterator[BusEvent] | None: ...
 
 
 class RecentRefusals(Protocol):
@@ -138,6 +140,18 @@ class RecentRefusals(Protocol):
     def of_agent(self, agent_id: str) -> list[RefusalRecord]: ...
 
     def of_address(self, address: str) -> list[RefusalRecord]: ...
+
+    def latest(self) -> list[RefusalRecord]: ...
+
+
+class BanList(Protocol):
+    """`jetcamer.hub.admission.Offenders`."""
+
+    def bans(self) -> list[tuple[str, float, int]]:
+        """Address, seconds left, offences."""
+
+    def lift(self, address: str) -> bool:
+        """False where it is not banned."""
 
 
 class HubFigures(Protocol):
@@ -200,6 +214,7 @@ class HubParts:
     store: Store
     bus: EventSource
     refusals: RecentRefusals
+    offenders: BanList
     status: HubFigures
     #: The URL for agents (`wsApiUrl`), from the host by which the client calls this hub.
     agent_url: Callable[[str], str]

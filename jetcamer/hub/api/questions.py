@@ -77,8 +77,16 @@ class RefusalsQuery(_Question, frozen=True):
     before: RowId | None = None
 
 
+class CommandsQuery(_Question, frozen=True):
+    limit: Limit = 100
+    before: Text | None = None
+
+
 class BatchQuery(_Question, frozen=True):
     commands: bool = False
+    #: Of the commands, where they are asked for.
+    limit: Limit = 1000
+    after: Text | None = None
 
 
 class EventsQuery(_Question, frozen=True):

@@ -6,6 +6,7 @@ has stopped, every connection is gone, streams too.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.python.failure import Failure
 
 from jetcamer.hub.api.agents import AgentOperations
+from jetcamer.hub.api.bans import BanOperations
 from jetcamer.hub.api.commands import CommandOperations
 from jetcamer.hub.api.events import EventOperations
 from jetcamer.hub.api.field import FieldOperations
@@ -29,6 +31,7 @@ from jetcamer.hub.api.table import Call, Media, Operation, make_routes, open_pat
 from jetcamer.net.http import Answer, Guard, Routes
 from jetcamer.net.http_site import JSONSite, Limits
 from jetcamer.net.listen import server_endpoint
+from jetcamer.net.url import join_authority
 
 #: A command for many agents names up to thousands of them.
 API_LIMITS = Limits(body=256 * 1024, seconds=10.0, connections=256, streams=64)
@@ -58,6 +61,7 @@ class HubAPI:
                 answers={200: Media("application/json")},
             ),
             *AgentOperations(parts).operations(),
+            *BanOperations(parts).operations(),
             *CommandOperations(parts).operations(),
             *EventOperations(parts).operations(),
             *IdentityOperations(parts).operations(),
@@ -72,6 +76,7 @@ class HubAPI:
             names=names,
             authorizer=self._parts.tokens.authorize,
             public=open_paths(self.operations),
+            names_from="apiNames",
         )
 
     def routes(self, guard: Guard) -> Routes:
@@ -147,22 +152,25 @@ class APIService(Service):
 
     @property
     def urls(self) -> list[str]:
-        """Where this machine's own clients reach it; none for a Unix socket."""
+        """Where it listens, for people to read: an endpoint on every interface is that, and a Unix
+        socket is ``unix:PATH``."""
         found = []
         for description, listening in zip(self._endpoints, self._ports, strict=True):
             address: Any = listening.getHost()
             if getattr(address, "port", None) is None:
-                continue
-            host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address.host, address.host)  # noqa: S104
-            if ":" in host and not host.startswith("["):
-                host = f"[{host}]"
-            scheme = "https" if description.startswith("ssl:") else "http"
-            found.append(f"{scheme}://{host}:{address.port}")
+                found.append(f"unix:{os.fsdecode(address.name)}")
+            else:
+                found.append(_url(description, address.host, address.port))
         return found
 
     @property
     def url(self) -> str:
-        """The first of `urls`, else the endpoint's description."""
+        """The first that this machine's own clients reach over TCP, else the first of all."""
+        for description, listening in zip(self._endpoints, self._ports, strict=False):
+            address: Any = listening.getHost()
+            if getattr(address, "port", None) is not None:
+                local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104
+                return _url(description, local, address.port)
         return next(iter(self.urls), self._endpoints[0])
 
     def startService(self) -> None:
@@ -192,3 +200,8 @@ class APIService(Service):
         for listening in ports:
             await maybeDeferred(listening.stopListening)
         await self._site.close()
+
+
+def _url(description: str, host: str, port: int) -> str:
+    scheme = "https" if description.startswith("ssl:") else "http"
+    return f"{scheme}://{join_authority(host, port)}"

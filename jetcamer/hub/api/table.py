@@ -46,7 +46,7 @@ class Call(msgspec.Struct):
     request: Request
     #: None where the operation is open.
     principal: Principal | None
-    #: Of the types that the operation names.
+    #: Of the types that the operation names; None for a query that is ignored.
     query: Any
     body: Any
 
@@ -84,7 +84,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     #: Status → the type of the answer, the one of success first. The errors that any operation
     #: like this has are added by `statuses`.
     answers: Mapping[int, type[msgspec.Struct] | Media]
-    query: type[msgspec.Struct] = questions.Nothing
+    #: None: whatever is there is ignored.
+    query: type[msgspec.Struct] | None = questions.Nothing
     body: type[msgspec.Struct] | None = None
     #: Headers that it heeds, beside what every operation does.
     headers: tuple[str, ...] = ()
@@ -196,7 +197,7 @@ def _handler(
 
 async def _outcome(operation: Operation, request: Request, path: tuple[str, ...]) -> object:
     try:
-        query = query_as(request, operation.query)
+        query = None if operation.query is None else query_as(request, operation.query)
         body = body_as(request, operation.body or questions.Nothing)
         result = operation.handler(Call(request, principal_of(request), query, body), *path)
         if isinstance(result, Awaitable):

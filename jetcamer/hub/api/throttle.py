@@ -6,10 +6,11 @@ whoever tries.
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict, deque
 
 from twisted.internet.interfaces import IReactorTime
+
+from jetcamer.hub.admission import network_of
 
 #: Addresses remembered; the one that failed longest ago is forgotten first.
 MAX_ADDRESSES = 10_000
@@ -28,7 +29,7 @@ class Throttle:
         self._failures: OrderedDict[str, deque[float]] = OrderedDict()
 
     def failed(self, address: str) -> None:
-        network = _network(address)
+        network = network_of(address)
         times = self._failures.pop(network, None)
         if times is None:
             times = deque(maxlen=self._limit)
@@ -39,20 +40,7 @@ class Throttle:
 
     def wait(self, address: str) -> float:
         """Seconds until the address may try again; 0.0: it may."""
-        times = self._failures.get(_network(address))
+        times = self._failures.get(network_of(address))
         if times is None or len(times) < self._limit:
             return 0.0
         return max(0.0, times[0] + self._per - self._clock.seconds())
-
-
-def _network(address: str) -> str:
-    """Who has one IPv6 address has all of its network of 64 bits."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.ipv4_mapped is not None:
-            return str(parsed.ipv4_mapped)
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return address

@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import math
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.web.http import Request
 
@@ -31,8 +31,11 @@ log = Logger()
 
 #: How much later a use must be than the last one written down. Milliseconds.
 USE_WRITTEN_MS = 60_000
-#: Pairs of address and token that have been good, for which the throttle does not count.
-MAX_GOOD = 10_000
+#: Seconds after which it is looked again whether a token that somebody goes on using has expired:
+#: the wall clock may be set meanwhile.
+LOOK_SECONDS = 60.0
+#: How long a token that has expired is kept in memory: the clock may be set back. Milliseconds.
+EXPIRED_KEPT_MS = 86_400_000
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -64,13 +67,15 @@ class Tokens:
         now_ms: Callable[[], int],
         trusted_proxies: Iterable[str] = (),
     ) -> None:
+        self._clock = clock
         self._store = store
         self._now_ms = now_ms
+        #: Those who want to know when a token ends, by its id.
+        self._watches: dict[str, set[_Watch]] = {}
         self._addresses = ClientAddress(trusted_proxies)
         self.throttle = Throttle(clock)
         self._tokens: dict[bytes, APITokenRecord] = {}
         self._loaded = False
-        self._good: OrderedDict[tuple[str, bytes], None] = OrderedDict()
 
     async def load(self) -> None:
         """Read what the store has. Fails with `StoreError`."""
@@ -83,7 +88,7 @@ class Tokens:
         await self.load()
         if self._admins() and not another:
             return None
-        names = {token.name for token in self._tokens.values()}
+        names = {token.name for token in self._valid()}
         name = next(
             name
             for name in ("admin", *(f"admin-{number}" for number in range(2, len(names) + 3)))
@@ -93,15 +98,42 @@ class Tokens:
         return token
 
     def all(self) -> list[APITokenRecord]:
-        """The oldest first."""
-        return sorted(self._tokens.values(), key=lambda token: (token.created_ms, token.token_id))
+        """Those that are valid, the oldest first. The store forgets others by itself."""
+        return sorted(self._valid(), key=lambda token: (token.created_ms, token.token_id))
+
+    def while_valid(self, token_id: str, over: Callable[[], None]) -> Callable[[], None]:
+        """Call `over` once, as soon as this token is deleted or expires; returns what takes that
+        back. For what goes on after a request was allowed."""
+        watch = _Watch(over)
+        self._watches.setdefault(token_id, set()).add(watch)
+        self._look(token_id, watch)
+        return partial(self._forget, token_id, watch)
+
+    def _look(self, token_id: str, watch: _Watch) -> None:
+        record = next((t for t in self._tokens.values() if t.token_id == token_id), None)
+        if record is None or not self._is_valid(record):
+            self._forget(token_id, watch)
+            watch.over()
+        elif record.expires_ms is not None:
+            left = (record.expires_ms - self._now_ms()) / 1000
+            watch.timer = self._clock.callLater(
+                min(left, LOOK_SECONDS), self._look, token_id, watch
+            )
+
+    def _forget(self, token_id: str, watch: _Watch) -> None:
+        watches = self._watches.get(token_id, set())
+        watches.discard(watch)
+        if not watches:
+            self._watches.pop(token_id, None)
+        if watch.timer is not None and watch.timer.active():
+            watch.timer.cancel()
 
     async def create(
         self, name: str, role: Role, expires_seconds: float | None, *, who: str
     ) -> tuple[APITokenRecord, str]:
-        """A new token and its record. Fails with `ConflictError` where the name is taken, for the
-        audit trail knows people by it, and with `StoreError`."""
-        if any(token.name == name for token in self._tokens.values()):
+        """A new token and its record. Fails with `ConflictError` where a valid token has the name,
+        for the audit trail knows people by it, and with `StoreError`."""
+        if any(token.name == name for token in self._valid()):
             raise ConflictError("a token of this name is there already")
         token = "jc_" + secrets.token_urlsafe(32)
         now = self._now_ms()
@@ -113,6 +145,11 @@ class Tokens:
             created_ms=now,
             expires_ms=None if expires_seconds is None else now + round(expires_seconds * 1000),
         )
+        self._tokens = {
+            digest: token
+            for digest, token in self._tokens.items()
+            if token.expires_ms is None or now - token.expires_ms < EXPIRED_KEPT_MS
+        }
         # In memory first: a second one of this name must not come in between.
         self._tokens[record.digest] = record
         try:
@@ -142,32 +179,29 @@ class Tokens:
         except BaseException:
             self._tokens[record.digest] = record
             raise
+        for watch in [*self._watches.get(token_id, ())]:
+            self._look(token_id, watch)
         self._store.audit(who, "token.delete", record.name, {"id": token_id, "role": record.role})
         return True
 
     def authorize(self, request: Request) -> Principal:
-        """Who asks. Raises `HTTPError` 401, 429 for an address that has tried too often, and 503
-        while the tokens are not known yet."""
+        """Who asks. Raises `HTTPError` 401, 429 where an address that has tried too often has no
+        valid token, and 503 while the tokens are not known yet.
+
+        Who has a valid one is let in whatever others at his address try: to look one up tells a
+        guesser nothing that helps against 256 random bits.
+        """
         if not self._loaded:
             raise HTTPError(503, "the hub is starting", (("Retry-After", "1"),))
-        address = self.address_of(request)
         given = bearer_token(request)
-        digest = _digest(given or b"")
-        record = self._tokens.get(digest)
-        if record is not None and not self._is_valid(record):
-            record = None
-        # A token that was good from here before stays so: others at the address cannot lock out
-        # who is in already.
-        if (address, digest) not in self._good or record is None:
+        record = None if given is None else self._tokens.get(_digest(given))
+        if record is None or not self._is_valid(record):
+            address = self.address_of(request)
             self.check_throttle(address)
-        if record is None:
             if given is not None:
                 self.throttle.failed(address)
                 log.info("[hub] a wrong API token from {address}", address=address)
             raise unauthorized()
-        self._good[(address, digest)] = None
-        if len(self._good) > MAX_GOOD:
-            self._good.popitem(last=False)
         self._used(record)
         return Principal(record.token_id, record.name, record.role)
 
@@ -200,10 +234,21 @@ class Tokens:
         self._store.put_api_token(record).addErrback(failed)
 
     def _admins(self) -> list[APITokenRecord]:
-        return [t for t in self._tokens.values() if t.role == "admin" and self._is_valid(t)]
+        return [token for token in self._valid() if token.role == "admin"]
+
+    def _valid(self) -> list[APITokenRecord]:
+        return [token for token in self._tokens.values() if self._is_valid(token)]
 
     def _is_valid(self, record: APITokenRecord) -> bool:
         return record.expires_ms is None or record.expires_ms > self._now_ms()
+
+
+class _Watch:
+    """Somebody who wants to know when a token ends."""
+
+    def __init__(self, over: Callable[[], None]) -> None:
+        self.over = over
+        self.timer: IDelayedCall | None = None
 
 
 def _digest(token: bytes) -> bytes:

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from sys import getsizeof
 from typing import Literal, NamedTuple
 
 import msgspec
 from twisted.logger import Logger
 
+from jetcamer.daemon.clock import wall_clock_ms
+
 _log = Logger()
 
 Kind = Literal["agent", "metrics", "log", "command", "refusal"]
 
-#: Events kept for those who come back, and the bytes of text that they may hold, about.
+#: Events kept for those who come back, and the bytes that they may take, about.
 KEPT_EVENTS = 10_000
 KEPT_BYTES = 8 << 20
 
@@ -29,6 +32,18 @@ METRICS_KEPT_MS = 300_000
 
 #: What one event is taken to weigh besides the text that it carries.
 _WEIGHT = 200
+
+
+def weight_of(*texts: str | None) -> int:
+    """The bytes that these take, in memory or as JSON, whichever are more; for `publish`."""
+    return sum(max(getsizeof(text), _length_as_json(text)) for text in texts if text)
+
+
+def _length_as_json(text: str) -> int:
+    try:
+        return len(msgspec.json.encode(text))
+    except UnicodeEncodeError:  # half a character
+        return 6 * len(text)
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,9 +90,13 @@ class LocalBus:
     """The bus of a hub that is one process.
 
     :param epoch: tells this run's events from another's; random where left out.
+    :param now_ms: Unix milliseconds, the clock by which metrics are stamped.
     """
 
-    def __init__(self, epoch: str | None = None) -> None:
+    def __init__(
+        self, epoch: str | None = None, *, now_ms: Callable[[], int] = wall_clock_ms
+    ) -> None:
+        self._now_ms = now_ms
         self._epoch = secrets.token_hex(4) if epoch is None else epoch
         self._number = 0
         self._kept: deque[_Kept] = deque()
@@ -99,13 +118,11 @@ class LocalBus:
 
         :param data: what msgspec can write as a JSON object, without ``agentId`` and ``ts``; not to
             be changed any more.
-        :param text: characters of text that it carries, about.
+        :param text: bytes that its texts take, in memory or as JSON, whichever are more; about.
         """
         self._number += 1
         subscriptions = self._subscriptions
-        if subscriptions:
-            self._listened_ms = ts_ms
-        elif kind == "metrics" and ts_ms - self._listened_ms > METRICS_KEPT_MS:
+        if not subscriptions and kind == "metrics" and ts_ms - self._listened_ms > METRICS_KEPT_MS:
             self._not_kept = self._number
             return
         all_kept = self._kept
@@ -140,11 +157,13 @@ class LocalBus:
         def unsubscribe() -> None:
             if subscription in self._subscriptions:
                 self._subscriptions.remove(subscription)
+                self._listened_ms = self._now_ms()
 
         return unsubscribe
 
-    def since(self, event_id: str) -> list[Event] | None:
-        """What came after that event; None where it is not known any more, or never was."""
+    def since(self, event_id: str) -> Iterator[Event] | None:
+        """What came after that event, up to now; None where it is not known any more, or never
+        was. Each becomes text when it is taken, and stays known until then."""
         epoch, _, digits = event_id.rpartition("-")
         if epoch != self._epoch or not (digits.isascii() and digits.isdecimal()):
             return None
@@ -152,7 +171,11 @@ class LocalBus:
         first = self._kept[0].number if self._kept else self._number + 1
         if not max(first - 1, self._not_kept) <= number <= self._number:
             return None
-        return [self._event(kept) for kept in self._kept if kept.number > number]
+        return self._events(deque(kept for kept in self._kept if kept.number > number))
+
+    def _events(self, missed: deque[_Kept]) -> Iterator[Event]:
+        while missed:
+            yield self._event(missed.popleft())
 
     def _event(self, kept: _Kept) -> Event:
         head = msgspec.json.encode({"agentId": kept.agent_id, "ts": kept.ts_ms})

@@ -156,6 +156,15 @@ def start_session(
     )
 
 
+def count_sessions(
+    connection: sqlite3.Connection, _numbers: Numbers, sessions: Sequence[tuple[int, int, int]]
+) -> None:
+    connection.executemany(
+        "UPDATE sessions SET messages = ?, refused = ? WHERE id = ? AND ended_ms IS NULL",
+        [(messages, refused, session_id) for session_id, messages, refused in sessions],
+    )
+
+
 def end_session(
     connection: sqlite3.Connection,
     _numbers: Numbers,

@@ -1,8 +1,10 @@
 """The audit trail: a chain of entries, each with the hash of the one before.
 
-In: what an operator did. Out: entries, and whether the chain is whole. What was changed, taken out
-or cut off at the end is found, unless the whole chain after it was computed anew. The database
-refuses to change or delete entries.
+In: what an operator did. Out: entries, and whether the chain is whole. What was changed or taken
+out is found, unless the whole chain after it was computed anew; what was cut off at the end is
+found as long as the database's own count (`sqlite_sequence`) was not set back with it. Who can
+write the file can do both: only a hash noted elsewhere shows that. The database refuses to change
+or delete entries.
 """
 
 from __future__ import annotations
@@ -11,8 +13,12 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from operator import attrgetter
 
 from jetcamer.hub.records import AuditRecord
+from jetcamer.hub.store import paging
+from jetcamer.hub.store.interface import Page
 from jetcamer.hub.store.numbers import Numbers
 
 #: Before the first entry.
@@ -77,9 +83,20 @@ def append(
     )
 
 
-def _records(cursor: sqlite3.Cursor) -> list[AuditRecord]:
-    return [
-        AuditRecord(
+@contextmanager
+def _texts(connection: sqlite3.Connection, errors: str) -> Iterator[None]:
+    """Within it, what is not UTF-8 is read in the way `errors` names, and does not fail."""
+    before = connection.text_factory
+    connection.text_factory = lambda data: data.decode("utf-8", errors)
+    try:
+        yield
+    finally:
+        connection.text_factory = before
+
+
+def _records(rows: sqlite3.Cursor) -> Iterator[AuditRecord]:
+    for row in rows:
+        yield AuditRecord(
             audit_id=row[0],
             ts_ms=row[1],
             who=row[2],
@@ -89,13 +106,15 @@ def _records(cursor: sqlite3.Cursor) -> list[AuditRecord]:
             previous=row[6],
             hash=row[7],
         )
-        for row in cursor
-    ]
 
 
-def entries(connection: sqlite3.Connection, limit: int, before: int | None) -> list[AuditRecord]:
-    query = "SELECT * FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?"
-    return _records(connection.execute(query, (2**62 if before is None else before, limit)))
+def entries(
+    connection: sqlite3.Connection, limit: int, before: int | None, max_bytes: int
+) -> Page[AuditRecord, int]:
+    query = "SELECT * FROM audit WHERE id < ? ORDER BY id DESC"
+    found = connection.execute(query, (2**62 if before is None else before,))
+    with closing(found), _texts(connection, "backslashreplace"):
+        return paging.page(_records(found), limit, max_bytes, attrgetter("audit_id"))
 
 
 def verify(connection: sqlite3.Connection) -> Iterator[tuple[int, int | None] | None]:
@@ -103,7 +122,9 @@ def verify(connection: sqlite3.Connection) -> Iterator[tuple[int, int | None] | 
     number, previous = 0, ORIGIN
     while True:
         query = "SELECT * FROM audit WHERE id > ? ORDER BY id LIMIT ?"
-        part = _records(connection.execute(query, (number, _VERIFY_ROWS)))
+        # Each text that is not UTF-8 as another one: none is taken for the one it was.
+        with _texts(connection, "surrogateescape"):
+            part = [*_records(connection.execute(query, (number, _VERIFY_ROWS)))]
         for entry in part:
             if not is_right(entry, number + 1, previous):
                 yield number, number + 1

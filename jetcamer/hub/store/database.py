@@ -65,7 +65,8 @@ def open_database(
         folder = os.path.dirname(path)
         if folder:
             os.makedirs(folder, mode=0o700, exist_ok=True)
-        lock = _lock(path)
+        # Of the file itself: by whatever links it is reached, it has one lock.
+        lock = _lock(os.path.realpath(path), path)
     except OSError as problem:
         raise StoreError(f"the database {path} cannot be opened: {problem.strerror}") from None
     connection: sqlite3.Connection | None = None
@@ -90,9 +91,9 @@ def open_database(
     return Database(connection, lock)
 
 
-def _lock(path: str) -> int:
+def _lock(file: str, path: str) -> int:
     """Held until it is closed, or the process is gone."""
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(f"{file}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -114,11 +115,11 @@ def _make_private(path: str) -> None:
 
 
 @contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     """All of it is written, or nothing."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        yield
+        yield connection
         connection.execute("COMMIT")
     except BaseException:
         # A full disk may have ended the transaction already.
@@ -145,14 +146,23 @@ def migrate(
         )
     if version == newest:
         return
+    before = None
     if version > 0:
         at = datetime.fromtimestamp(now_ms() / 1000, UTC).strftime("%Y%m%dT%H%M%SZ")
-        copy(connection, f"{path}.v{version}.{at}.bak")
-    for number in range(version, newest):
-        with transaction(connection):
-            for statement in migrations[number]:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {number + 1}")
+        before = f"{path}.v{version}.{at}.bak"
+        copy(connection, before)
+    try:
+        for number in range(version, newest):
+            with transaction(connection):
+                for statement in migrations[number]:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {number + 1}")
+    except BaseException:
+        # A copy of what was not changed is none too many: the next try makes it again.
+        if before is not None and version_of(connection) == version:
+            with suppress(OSError):
+                os.unlink(before)
+        raise
 
 
 def copy(

@@ -26,6 +26,7 @@ from jetcamer.hub.store.interface import StoreError, StoreHealth
 from jetcamer.hub.store.migrations import MIGRATIONS, Migration
 from jetcamer.hub.store.numbers import Numbers
 from jetcamer.hub.store.retention import Retention
+from jetcamer.hub.store.trouble import MAX_RETRY_SECONDS, Trouble
 from jetcamer.hub.store.upkeep import upkeep
 from jetcamer.hub.store.worker import Stopped, Worker
 from jetcamer.hub.store.writing import is_trouble, write, write_one_by_one
@@ -35,9 +36,6 @@ _T = TypeVar("_T")
 _P = ParamSpec("_P")
 
 FLUSH_SECONDS = 0.5
-#: After a write that failed: the first wait, doubled up to the longest.
-RETRY_SECONDS = 0.5
-MAX_RETRY_SECONDS = 10.0
 #: Recent metrics are moved when there are so many, or the first has waited so long.
 MERGE_ROWS = 100_000
 UPKEEP_SECONDS = 300.0
@@ -77,10 +75,10 @@ class Engine:
         self._upkeep_waiters: list[Deferred[None]] = []
         self._upkeep_served: list[Deferred[None]] = []
         self._verifying: list[Deferred[Any]] = []
-        self._trouble: str | None = None
-        self._failures = 0
-        self._failing_since = 0.0
+        self._trouble = Trouble(self._worker.back)
         self._clean_at = monotonic()
+        # What was given before is on disk.
+        self._all_written_at = 0.0
         self._writing = 0
         self._refused = 0
         self._size = 0
@@ -113,14 +111,25 @@ class Engine:
         *arguments: _P.args,
         **named: _P.kwargs,
     ) -> Deferred[_T]:
-        """Have `function` called with the connection. Changes given before are written first."""
+        """Have `function` called with the connection. Facts given before are written first."""
+        asked = monotonic()
 
         def answer() -> _T:
-            if self._facts.changes:
+            # Of many who ask at once, one has them written for all.
+            if self._facts and asked >= self._all_written_at:
                 self._flush_if_well()
             return function(self._connection, *arguments, **named)
 
         return self._call(answer)
+
+    def look_up(
+        self,
+        function: Callable[Concatenate[sqlite3.Connection, _P], _T],
+        *arguments: _P.args,
+        **named: _P.kwargs,
+    ) -> Deferred[_T]:
+        """The same for what no fact changes: nothing is written first."""
+        return self._call(lambda: function(self._connection, *arguments, **named))
 
     def alter(
         self,
@@ -128,13 +137,15 @@ class Engine:
         *arguments: _P.args,
         **named: _P.kwargs,
     ) -> Deferred[_T]:
-        """The same, in a transaction."""
+        """The same, in a transaction, after the changes given before."""
 
-        def within(connection: sqlite3.Connection) -> _T:
-            with transaction(connection):
+        def change() -> _T:
+            if self._facts.changes:
+                self._flush_if_well()
+            with transaction(self._connection) as connection:
                 return function(connection, *arguments, **named)
 
-        return self.ask(within)
+        return self._call(change)
 
     def flush(self) -> Deferred[None]:
         return self._call(self._flush_all)
@@ -164,15 +175,20 @@ class Engine:
 
     def health(self) -> StoreHealth:
         waiting = len(self._facts) + self._writing
-        trouble = self._trouble
+        trouble = self._trouble.words
         return StoreHealth(
             ok=trouble is None,
             words=trouble,
             lag=max(0.0, monotonic() - self._clean_at) if waiting else 0.0,
             waiting=waiting,
-            lost=self._facts.dropped + self._refused,
+            lost=self.lost,
             size=self._size,
         )
+
+    @property
+    def lost(self) -> int:
+        """Facts given up since the start."""
+        return self._facts.dropped + self._refused
 
     def _call(self, function: Callable[[], _T]) -> Deferred[_T]:
         return self._worker.call(function).addErrback(_as_store_error)
@@ -229,7 +245,8 @@ class Engine:
 
     def _measure(self) -> None:
         size = 0
-        for name in (self._path, f"{self._path}-wal"):
+        file = os.path.realpath(self._path)
+        for name in (file, f"{file}-wal"):
             with suppress(OSError):
                 size += os.stat(name).st_size
         self._size = size
@@ -247,9 +264,9 @@ class Engine:
         return max(0.0, self._next_flush - monotonic())
 
     def _flush_if_well(self) -> None:
-        if self._trouble is None:
+        if self._trouble.words is None:
             with suppress(StoreError):
-                self._flush()
+                self._flush_all()
 
     def _flush_all(self) -> None:
         """All that waits now.
@@ -261,9 +278,10 @@ class Engine:
 
     def _flush(self) -> None:
         started = monotonic()
+        whole = self._facts.batches() == 1
         batch = self._facts.take()
         if not batch:
-            self._clean_at = started
+            self._clean_at = self._all_written_at = started
             self._next_flush = started + FLUSH_SECONDS
             return
         self._writing = len(batch)
@@ -276,10 +294,11 @@ class Engine:
         finally:
             self._writing = 0
         self._clean_at = started
+        if whole:
+            self._all_written_at = started
         self._next_flush = started + (FLUSH_SECONDS if self._facts.batches() == 1 else 0)
         self._measure()
-        if self._trouble is not None:
-            self._recovered()
+        self._trouble.over(self.lost)
 
     def _write(self, batch: Batch) -> None:
         connection = self._connection
@@ -300,27 +319,8 @@ class Engine:
 
     def _failed(self, problem: BaseException) -> StoreError:
         words = f"the database {self._path} cannot be written: {words_of(problem)}"
-        if self._trouble is None:
-            self._failures, self._failing_since = 0, monotonic()
-            self._tell("[hub] {words}; facts wait in memory", 0, words)
-        self._trouble = words
-        wait = min(RETRY_SECONDS * 2**self._failures, MAX_RETRY_SECONDS)
-        self._failures = min(self._failures + 1, 10)
-        self._next_flush = monotonic() + wait
+        self._next_flush = monotonic() + self._trouble.failed(words)
         return StoreError(words)
-
-    def _recovered(self) -> None:
-        self._trouble = None
-        seconds = monotonic() - self._failing_since
-        lost = self._facts.dropped + self._refused
-        self._worker.back(
-            lambda: _log.info(
-                "[hub] the database can be written again, after {seconds:.0f} s; "
-                "{lost} facts given up so far",
-                seconds=seconds,
-                lost=lost,
-            )
-        )
 
     # Long work, in slices.
 
@@ -333,7 +333,7 @@ class Engine:
             self._upkeep_served, self._upkeep_waiters = self._upkeep_waiters, []
             work = upkeep(self._connection, self._retention, self._now_ms())
             self._worker.in_background(self._upkeep(work))
-        elif self._trouble is None and now >= self._next_merge:
+        elif self._trouble.words is None and now >= self._next_merge:
             many = False
             with suppress(sqlite3.Error):
                 many = metrics.recent_rows(self._connection) >= MERGE_ROWS

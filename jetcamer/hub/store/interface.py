@@ -8,8 +8,8 @@ and counts what it cannot.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -19,6 +19,7 @@ from jetcamer.hub.records import (
     APITokenRecord,
     AuditRecord,
     CommandRecord,
+    CommandState,
     JoinTokenRecord,
     LogRecord,
     MetricsSeries,
@@ -27,6 +28,12 @@ from jetcamer.hub.records import (
     SessionRecord,
 )
 
+R = TypeVar("R")
+C = TypeVar("C")
+
+#: Bytes of memory that the rows of one page take, where nothing else is asked for.
+PAGE_BYTES = 4 * 1024 * 1024
+
 
 class StoreError(Exception):
     """The database cannot do what it was asked; str() is one line for a person."""
@@ -34,6 +41,22 @@ class StoreError(Exception):
 
 class ConflictError(StoreError):
     """What was to be made is there already."""
+
+
+class Page(list[R], Generic[R, C]):
+    """Rows, and the cursor that the page after them is asked with.
+
+    A page ends early where its rows would take more than `max_bytes` of memory, and where enough
+    was looked through: so it may have fewer rows than asked for, even none, and only `next` says
+    whether there may be more. Of rows that are too large one comes all the same, alone.
+    """
+
+    __slots__ = ("next",)
+
+    def __init__(self, rows: Iterable[R] = (), following: C | None = None) -> None:
+        super().__init__(rows)
+        #: None: there is nothing more.
+        self.next = following
 
 
 class StoreHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +109,9 @@ class Store(Audit, Protocol):
         self, session_id: int, ended_ms: int, ending: str, messages: int, refused: int
     ) -> None: ...
 
+    def sessions_counted(self, sessions: Sequence[tuple[int, int, int]]) -> None:
+        """(session id, messages, refused) of sessions that last."""
+
     def add_metrics(
         self,
         agent_id: str,
@@ -115,7 +141,8 @@ class Store(Audit, Protocol):
         """(agent id, last seen, replay floor), of agents that were heard since the last call."""
 
     # Questions, and changes that somebody waits for. They fail with `StoreError`. Lists come
-    # newest first; `before` is the id that the last page ended with.
+    # newest first; `before` is the id that the last page ended with, or its `next`. An answer
+    # counts what was given before the question, unless the disk is in trouble.
 
     def agents(self) -> Deferred[list[AgentRecord]]: ...
 
@@ -148,23 +175,44 @@ class Store(Audit, Protocol):
         contains: str | None = None,
         limit: int = 100,
         before: int | None = None,
-    ) -> Deferred[list[LogRecord]]: ...
+        max_bytes: int = PAGE_BYTES,
+    ) -> Deferred[Page[LogRecord, int]]:
+        """By the time they were received. With `source` or `contains`, one call looks through so
+        many entries and no more: the page's `next` goes on from there."""
 
     def sessions(
         self, agent_id: str, *, limit: int = 100, before: int | None = None
     ) -> Deferred[list[SessionRecord]]: ...
 
     def commands(
-        self, agent_id: str | None, *, limit: int = 100, before_ms: int | None = None
-    ) -> Deferred[list[CommandRecord]]:
-        """By the time they were made; `before_ms` is that of the last one seen."""
+        self,
+        agent_id: str | None,
+        *,
+        limit: int = 100,
+        before: str | None = None,
+        max_bytes: int = PAGE_BYTES,
+    ) -> Deferred[Page[CommandRecord, str]]:
+        """By the time they were made, in a strict order; None: of all agents. `before` is the
+        command id of the last one seen; where that is gone, nothing comes."""
 
     def command(self, command_id: str) -> Deferred[CommandRecord | None]: ...
 
     def unfinished_commands(self) -> Deferred[list[CommandRecord]]:
         """Those in the states ``queued`` and ``sent``, oldest first."""
 
-    def batch(self, batch_id: str) -> Deferred[list[CommandRecord]]: ...
+    def batch(
+        self,
+        batch_id: str,
+        *,
+        limit: int = 1_000,
+        after: str | None = None,
+        max_bytes: int = PAGE_BYTES,
+    ) -> Deferred[Page[CommandRecord, str]]:
+        """Those of a command for many agents, oldest first; `after` is the command id of the last
+        one seen."""
+
+    def batch_states(self, batch_id: str) -> Deferred[dict[CommandState, int]]:
+        """How many of its commands are in which state; empty for one that is not known."""
 
     def refusals(
         self,
@@ -175,20 +223,30 @@ class Store(Audit, Protocol):
         before: int | None = None,
     ) -> Deferred[list[RefusalRecord]]: ...
 
+    def own_refusals(self, since_ms: int) -> Deferred[list[RefusalRecord]]:
+        """The last of each agent that is its own (`RefusalRecord.own`), where it came then or
+        later, and the agent was not heard since."""
+
     def audit_entries(
-        self, *, limit: int = 100, before: int | None = None
-    ) -> Deferred[list[AuditRecord]]: ...
+        self, *, limit: int = 100, before: int | None = None, max_bytes: int = PAGE_BYTES
+    ) -> Deferred[Page[AuditRecord, int]]: ...
 
     def verify_audit(self) -> Deferred[tuple[int, int | None]]:
         """(entries that are right, the id of the first that is not or None)."""
 
-    def api_tokens(self) -> Deferred[list[APITokenRecord]]: ...
+    def api_tokens(self) -> Deferred[list[APITokenRecord]]:
+        """Those still valid; the others are deleted in time."""
 
     def put_api_token(self, token: APITokenRecord) -> Deferred[None]: ...
 
     def delete_api_token(self, token_id: str) -> Deferred[bool]: ...
 
-    def join_tokens(self) -> Deferred[list[JoinTokenRecord]]: ...
+    def join_tokens(self) -> Deferred[list[JoinTokenRecord]]:
+        """Those still valid; the others are deleted in time."""
+
+    def join_token(self, digest: bytes) -> Deferred[JoinTokenRecord | None]:
+        """The token of this digest, where it is valid. Takes no use; cheap, however many there
+        are."""
 
     def put_join_token(self, token: JoinTokenRecord) -> Deferred[None]: ...
 

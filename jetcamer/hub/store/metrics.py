@@ -278,10 +278,12 @@ def read(
     now_ms: int,
     retention: Retention,
 ) -> MetricsSeries:
-    """Points that begin from `from_ms` to `to_ms`, both in it. Roll-ups count by whole spans: all
-    of the minute or the hour that `from_ms` is in."""
+    """Points that begin from `from_ms` to `to_ms`, both in it, but no later than in an hour.
+    Roll-ups count by whole spans: all of the minute or the hour that `from_ms` is in."""
     from_ms, points = max(from_ms, 0), max(points, 1)
-    to_ms = max(to_ms, from_ms)
+    if from_ms > now_ms + HOUR:
+        return MetricsSeries(resolution="raw", step_ms=0, points=())
+    to_ms = max(min(to_ms, now_ms + HOUR), from_ms)
     step = -(-(to_ms - from_ms + 1) // points)
     age = (now_ms - from_ms) / 1000
     floors = dict(connection.execute("SELECT resolution, span FROM metrics_floors").fetchall())
@@ -359,29 +361,31 @@ def _rolled_up(
     )
 
 
-def _hours(from_ms: int, to_ms: int) -> tuple[list[int], str]:
-    hours = list(range(from_ms // HOUR, to_ms // HOUR + 1))
-    return hours, f"hour IN ({', '.join('?' * len(hours))}) AND agent = ?"
-
+#: The hours from ?1 to ?2 that there may be, each looked up in the index: a range would read the
+#: rows of all agents in it.
+_HOURS = """hour IN (
+    WITH RECURSIVE hours (each) AS (
+        SELECT max(?1, (SELECT min(hour) FROM metrics_raw))
+        UNION ALL
+        SELECT each + 1 FROM hours WHERE each < min(?2, (SELECT max(hour) FROM metrics_raw))
+    ) SELECT each FROM hours WHERE each <= ?2) AND agent = ?3"""
 
 _RECENT = "FROM metrics_recent WHERE agent = ? AND ts BETWEEN ? AND ? AND (id > ? OR agent > ?)"
 
 
 def _estimate(connection: sqlite3.Connection, agent: int | None, from_ms: int, to_ms: int) -> int:
     """At least as many as there are raw rows in the range."""
-    hours, where = _hours(from_ms, to_ms)
-    query = f"SELECT coalesce(sum(n), 0) FROM metrics_raw WHERE {where}"  # noqa: S608
-    moved = connection.execute(query, (*hours, agent)).fetchone()[0]
+    query = f"SELECT coalesce(sum(n), 0) FROM metrics_raw WHERE {_HOURS}"  # noqa: S608
+    moved = connection.execute(query, (from_ms // HOUR, to_ms // HOUR, agent)).fetchone()[0]
     arguments = (agent, from_ms, to_ms, *_state(connection))
     waiting = connection.execute(f"SELECT count(*) {_RECENT}", arguments).fetchone()[0]
     return int(moved + waiting)
 
 
 def _raw(connection: sqlite3.Connection, agent: int | None, from_ms: int, to_ms: int) -> list[_Row]:
-    hours, where = _hours(from_ms, to_ms)
-    query = f"SELECT hour, n, rows FROM metrics_raw WHERE {where}"  # noqa: S608
+    query = f"SELECT hour, n, rows FROM metrics_raw WHERE {_HOURS}"  # noqa: S608
     rows: list[_Row] = []
-    for hour, n, blob in connection.execute(query, (*hours, agent)):
+    for hour, n, blob in connection.execute(query, (from_ms // HOUR, to_ms // HOUR, agent)):
         rows.extend(r for r in _unpack(blob, n, hour * HOUR) if from_ms <= r[0] <= to_ms)
     arguments = (agent, from_ms, to_ms, *_state(connection))
     rows.extend(connection.execute(f"SELECT ts, cpu, mem, disk {_RECENT}", arguments))

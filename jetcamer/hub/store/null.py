@@ -1,14 +1,15 @@
 """The hub without a database: what it must know to work at all, in memory, until it stops.
 
 In and out: as `Store` says. Agents, secrets and tokens are kept; commands, refusals and the audit
-trail up to a limit each; sessions, metrics and logs are not kept.
+trail up to limits, of number and of memory; sessions, metrics and logs are not kept.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
+from itertools import dropwhile, islice
+from operator import attrgetter
 
 import msgspec
 from twisted.internet.defer import Deferred, fail, succeed
@@ -18,6 +19,7 @@ from jetcamer.hub.records import (
     APITokenRecord,
     AuditRecord,
     CommandRecord,
+    CommandState,
     JoinTokenRecord,
     LogRecord,
     MetricsSeries,
@@ -26,11 +28,20 @@ from jetcamer.hub.records import (
     SessionRecord,
 )
 from jetcamer.hub.store import audit
-from jetcamer.hub.store.interface import ConflictError, StoreError, StoreHealth
+from jetcamer.hub.store.interface import (
+    PAGE_BYTES,
+    ConflictError,
+    Page,
+    StoreError,
+    StoreHealth,
+)
+from jetcamer.hub.store.paging import page, weight
 
 MAX_COMMANDS = 5_000
 MAX_REFUSALS = 5_000
 MAX_AUDIT = 5_000
+#: Of memory, for the commands and for the audit trail each.
+MAX_BYTES = 32 * 1024 * 1024
 
 
 class NullStore:
@@ -43,7 +54,9 @@ class NullStore:
         self._secrets: dict[str, tuple[SecretRecord, ...]] = {}
         self._commands: OrderedDict[str, CommandRecord] = OrderedDict()
         self._refusals: deque[RefusalRecord] = deque(maxlen=MAX_REFUSALS)
-        self._audit: deque[AuditRecord] = deque(maxlen=MAX_AUDIT)
+        self._audit: deque[AuditRecord] = deque()
+        self._command_bytes = 0
+        self._audit_bytes = 0
         self._api_tokens: dict[str, APITokenRecord] = {}
         self._join_tokens: dict[str, JoinTokenRecord] = {}
 
@@ -84,6 +97,9 @@ class NullStore:
     ) -> None:
         pass
 
+    def sessions_counted(self, sessions: Sequence[tuple[int, int, int]]) -> None:
+        pass
+
     def add_metrics(
         self,
         agent_id: str,
@@ -111,14 +127,18 @@ class NullStore:
         self._refusals.append(msgspec.structs.replace(refusal, refusal_id=self._refusal_id))
 
     def put_command(self, command: CommandRecord) -> None:
+        before = self._commands.get(command.command_id)
+        self._command_bytes += weight(command) - (0 if before is None else weight(before))
         self._commands[command.command_id] = command
-        if len(self._commands) <= MAX_COMMANDS:
-            return
-        # The oldest that is over; where none is, the oldest.
-        unfinished = ("queued", "sent")
-        over = (each for each in self._commands.values() if each.state not in unfinished)
-        oldest = next(over, None) or next(iter(self._commands.values()))
-        del self._commands[oldest.command_id]
+        while len(self._commands) > MAX_COMMANDS or (
+            self._command_bytes > MAX_BYTES and len(self._commands) > 1
+        ):
+            # The oldest that is over; where none is, the oldest.
+            unfinished = ("queued", "sent")
+            over = (each for each in self._commands.values() if each.state not in unfinished)
+            oldest = next(over, None) or next(iter(self._commands.values()))
+            del self._commands[oldest.command_id]
+            self._command_bytes -= weight(oldest)
 
     def seen(self, agents: Sequence[tuple[str, int, int]]) -> None:
         for agent_id, last_seen, floor in agents:
@@ -132,9 +152,13 @@ class NullStore:
         previous = self._audit[-1].hash if self._audit else audit.ORIGIN
         self._audit_id += 1
         text = audit.canonical_details(details)
-        self._audit.append(
-            audit.chain(self._audit_id, self._now_ms(), who, action, subject, text, previous)
-        )
+        entry = audit.chain(self._audit_id, self._now_ms(), who, action, subject, text, previous)
+        self._audit.append(entry)
+        self._audit_bytes += weight(entry)
+        while len(self._audit) > MAX_AUDIT or (
+            self._audit_bytes > MAX_BYTES and len(self._audit) > 1
+        ):
+            self._audit_bytes -= weight(self._audit.popleft())
 
     # Questions.
 
@@ -190,8 +214,9 @@ class NullStore:
         contains: str | None = None,
         limit: int = 100,
         before: int | None = None,
-    ) -> Deferred[list[LogRecord]]:
-        return succeed([])
+        max_bytes: int = PAGE_BYTES,
+    ) -> Deferred[Page[LogRecord, int]]:
+        return succeed(Page())
 
     def sessions(
         self, agent_id: str, *, limit: int = 100, before: int | None = None
@@ -199,33 +224,47 @@ class NullStore:
         return succeed([])
 
     def commands(
-        self, agent_id: str | None, *, limit: int = 100, before_ms: int | None = None
-    ) -> Deferred[list[CommandRecord]]:
-        matching = (
-            each
-            for each in self._by_time(reversed(self._commands.values()), newest_first=True)
-            if (agent_id is None or each.agent_id == agent_id)
-            and (before_ms is None or each.created_ms < before_ms)
-        )
-        return succeed(list(islice(matching, limit)))
+        self,
+        agent_id: str | None,
+        *,
+        limit: int = 100,
+        before: str | None = None,
+        max_bytes: int = PAGE_BYTES,
+    ) -> Deferred[Page[CommandRecord, str]]:
+        found: Iterable[CommandRecord] = reversed(self._by_time())
+        if before is not None:
+            found = _beyond(found, before)
+        matching = (each for each in found if agent_id in (None, each.agent_id))
+        return succeed(page(matching, limit, max_bytes, _COMMAND_ID))
 
     def command(self, command_id: str) -> Deferred[CommandRecord | None]:
         return succeed(self._commands.get(command_id))
 
     def unfinished_commands(self) -> Deferred[list[CommandRecord]]:
-        commands = self._by_time(self._commands.values())
-        return succeed([each for each in commands if each.state in ("queued", "sent")])
+        found = self._by_time()
+        return succeed([each for each in found if each.state in ("queued", "sent")])
 
-    def batch(self, batch_id: str) -> Deferred[list[CommandRecord]]:
-        commands = self._by_time(self._commands.values())
-        return succeed([each for each in commands if each.batch_id == batch_id])
+    def batch(
+        self,
+        batch_id: str,
+        *,
+        limit: int = 1_000,
+        after: str | None = None,
+        max_bytes: int = PAGE_BYTES,
+    ) -> Deferred[Page[CommandRecord, str]]:
+        found: Iterable[CommandRecord] = self._by_time()
+        if after is not None:
+            found = _beyond(found, after)
+        matching = (each for each in found if each.batch_id == batch_id)
+        return succeed(page(matching, limit, max_bytes, _COMMAND_ID))
 
-    @staticmethod
-    def _by_time(
-        commands: Iterable[CommandRecord], *, newest_first: bool = False
-    ) -> list[CommandRecord]:
-        sign = -1 if newest_first else 1
-        return sorted(commands, key=lambda each: sign * each.created_ms)
+    def batch_states(self, batch_id: str) -> Deferred[dict[CommandState, int]]:
+        found = self._commands.values()
+        return succeed(dict(Counter(each.state for each in found if each.batch_id == batch_id)))
+
+    def _by_time(self) -> list[CommandRecord]:
+        """Those made in the same millisecond in the order they came."""
+        return sorted(self._commands.values(), key=attrgetter("created_ms"))
 
     def refusals(
         self,
@@ -244,11 +283,14 @@ class NullStore:
         )
         return succeed(list(islice(matching, limit)))
 
+    def own_refusals(self, since_ms: int) -> Deferred[list[RefusalRecord]]:
+        return succeed([])
+
     def audit_entries(
-        self, *, limit: int = 100, before: int | None = None
-    ) -> Deferred[list[AuditRecord]]:
+        self, *, limit: int = 100, before: int | None = None, max_bytes: int = PAGE_BYTES
+    ) -> Deferred[Page[AuditRecord, int]]:
         older = (e for e in reversed(self._audit) if before is None or e.audit_id < before)
-        return succeed(list(islice(older, limit)))
+        return succeed(page(older, limit, max_bytes, attrgetter("audit_id")))
 
     def verify_audit(self) -> Deferred[tuple[int, int | None]]:
         verified, previous = 0, self._audit[0].previous if self._audit else audit.ORIGIN
@@ -259,10 +301,12 @@ class NullStore:
         return succeed((verified, None))
 
     def api_tokens(self) -> Deferred[list[APITokenRecord]]:
+        self._forget_tokens()
         tokens = reversed(self._api_tokens.values())
         return succeed(sorted(tokens, key=lambda token: -token.created_ms))
 
     def put_api_token(self, token: APITokenRecord) -> Deferred[None]:
+        self._forget_tokens()
         self._api_tokens[token.token_id] = token
         return succeed(None)
 
@@ -270,10 +314,15 @@ class NullStore:
         return succeed(self._api_tokens.pop(token_id, None) is not None)
 
     def join_tokens(self) -> Deferred[list[JoinTokenRecord]]:
+        self._forget_tokens()
         tokens = reversed(self._join_tokens.values())
         return succeed(sorted(tokens, key=lambda token: -token.created_ms))
 
+    def join_token(self, digest: bytes) -> Deferred[JoinTokenRecord | None]:
+        return succeed(self._valid_join_token(digest, self._now_ms()))
+
     def put_join_token(self, token: JoinTokenRecord) -> Deferred[None]:
+        self._forget_tokens()
         self._join_tokens[token.token_id] = token
         return succeed(None)
 
@@ -281,12 +330,40 @@ class NullStore:
         return succeed(self._join_tokens.pop(token_id, None) is not None)
 
     def use_join_token(self, digest: bytes, now_ms: int) -> Deferred[JoinTokenRecord | None]:
+        token = self._valid_join_token(digest, now_ms)
+        if token is None:
+            return succeed(None)
+        used = msgspec.structs.replace(token, uses_left=token.uses_left - 1)
+        self._join_tokens[token.token_id] = used
+        return succeed(used)
+
+    def _valid_join_token(self, digest: bytes, now_ms: int) -> JoinTokenRecord | None:
         for token in self._join_tokens.values():
-            if token.digest == digest and token.uses_left > 0 and token.expires_ms > now_ms:
-                used = msgspec.structs.replace(token, uses_left=token.uses_left - 1)
-                self._join_tokens[token.token_id] = used
-                return succeed(used)
-        return succeed(None)
+            if token.digest == digest and _is_valid(token, now_ms):
+                return token
+        return None
+
+    def _forget_tokens(self) -> None:
+        """Those that are not valid any more."""
+        now = self._now_ms()
+        for api_token in [*self._api_tokens.values()]:
+            if api_token.expires_ms is not None and api_token.expires_ms <= now:
+                del self._api_tokens[api_token.token_id]
+        for join_token in [*self._join_tokens.values()]:
+            if not _is_valid(join_token, now):
+                del self._join_tokens[join_token.token_id]
 
     def backup(self, path: str) -> Deferred[int]:
         return fail(StoreError("there is no database to back up: the store is off"))
+
+
+_COMMAND_ID: Callable[[CommandRecord], str] = attrgetter("command_id")
+
+
+def _beyond(commands: Iterable[CommandRecord], command_id: str) -> Iterable[CommandRecord]:
+    """Those after the one with this id; none where it is gone."""
+    return islice(dropwhile(lambda each: each.command_id != command_id, commands), 1, None)
+
+
+def _is_valid(token: JoinTokenRecord, now_ms: int) -> bool:
+    return token.uses_left > 0 and token.expires_ms > now_ms

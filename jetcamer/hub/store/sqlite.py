@@ -21,6 +21,7 @@ from jetcamer.hub.records import (
     APITokenRecord,
     AuditRecord,
     CommandRecord,
+    CommandState,
     JoinTokenRecord,
     LogRecord,
     MetricsSeries,
@@ -30,8 +31,8 @@ from jetcamer.hub.records import (
 )
 from jetcamer.hub.store import agents, audit, commands, logs, metrics, tokens
 from jetcamer.hub.store.engine import Engine
-from jetcamer.hub.store.facts import MAX_METRICS, Facts
-from jetcamer.hub.store.interface import StoreHealth
+from jetcamer.hub.store.facts import MAX_METRICS, Facts, change
+from jetcamer.hub.store.interface import PAGE_BYTES, Page, StoreHealth
 from jetcamer.hub.store.migrations import MIGRATIONS, Migration
 from jetcamer.hub.store.retention import Retention
 
@@ -102,13 +103,20 @@ class SQLiteStore:
 
     def session_started(self, agent: AgentRecord, peer: str, started_ms: int) -> int:
         self._session_id += 1
-        self._change(agents.start_session, self._session_id, agent, peer, started_ms)
+        self._change(
+            "session starts", agents.start_session, self._session_id, agent, peer, started_ms
+        )
         return self._session_id
 
     def session_ended(
         self, session_id: int, ended_ms: int, ending: str, messages: int, refused: int
     ) -> None:
-        self._change(agents.end_session, session_id, ended_ms, ending, messages, refused)
+        self._change(
+            "session ends", agents.end_session, session_id, ended_ms, ending, messages, refused
+        )
+
+    def sessions_counted(self, sessions: Sequence[tuple[int, int, int]]) -> None:
+        self._change("session counters", agents.count_sessions, sessions)
 
     def add_metrics(
         self,
@@ -142,26 +150,29 @@ class SQLiteStore:
             self._say_lost()
 
     def put_command(self, command: CommandRecord) -> None:
-        self._change(commands.put, command)
+        self._change("states of commands", commands.put, command)
 
     def seen(self, agents: Sequence[tuple[str, int, int]]) -> None:
         self._facts.seen(agents)
 
     def audit(self, who: str, action: str, subject: str, details: Mapping[str, object]) -> None:
         text = audit.canonical_details(details)
-        self._change(audit.append, self._now_ms(), who, action, subject, text)
+        self._change("audit entries", audit.append, self._now_ms(), who, action, subject, text)
 
-    def _change(self, function: Callable[..., None], *arguments: Any) -> None:
-        if not self._facts.add_change((function, arguments)):
+    def _change(self, kind: str, function: Callable[..., None], *arguments: Any) -> None:
+        if not self._facts.add_change(change(kind, function, *arguments)):
             self._say_lost()
 
     def _say_lost(self) -> None:
         now = monotonic()
         if now - self._said_lost >= SAY_SECONDS:
             self._said_lost = now
+            dropped = self._facts.dropped_kinds
             _log.warn(
-                "[hub] the database does not keep up: {lost} facts given up so far",
-                lost=self.health().lost,
+                "[hub] the database does not keep up: {lost} facts given up so far, of these "
+                "{kinds}",
+                lost=self._engine.lost,
+                kinds=", ".join(f"{dropped[kind]} {kind}" for kind in sorted(dropped)),
             )
 
     # Questions.
@@ -170,7 +181,7 @@ class SQLiteStore:
         return self._engine.ask(agents.all_agents)
 
     def secrets(self) -> Deferred[list[SecretRecord]]:
-        return self._engine.ask(agents.secrets, self._now_ms())
+        return self._engine.look_up(agents.secrets, self._now_ms())
 
     def metrics(
         self, agent_id: str, from_ms: int, to_ms: int, points: int
@@ -199,8 +210,9 @@ class SQLiteStore:
         contains: str | None = None,
         limit: int = 100,
         before: int | None = None,
-    ) -> Deferred[list[LogRecord]]:
-        def read(connection: sqlite3.Connection) -> list[LogRecord]:
+        max_bytes: int = PAGE_BYTES,
+    ) -> Deferred[Page[LogRecord, int]]:
+        def read(connection: sqlite3.Connection) -> Page[LogRecord, int]:
             return logs.read(
                 connection,
                 self._engine.numbers,
@@ -212,6 +224,7 @@ class SQLiteStore:
                 contains=contains,
                 limit=limit,
                 before=before,
+                max_bytes=max_bytes,
             )
 
         return self._engine.ask(read)
@@ -225,9 +238,14 @@ class SQLiteStore:
         return self._engine.ask(read)
 
     def commands(
-        self, agent_id: str | None, *, limit: int = 100, before_ms: int | None = None
-    ) -> Deferred[list[CommandRecord]]:
-        return self._engine.ask(commands.page, agent_id, limit, before_ms)
+        self,
+        agent_id: str | None,
+        *,
+        limit: int = 100,
+        before: str | None = None,
+        max_bytes: int = PAGE_BYTES,
+    ) -> Deferred[Page[CommandRecord, str]]:
+        return self._engine.ask(commands.page, agent_id, limit, before, max_bytes)
 
     def command(self, command_id: str) -> Deferred[CommandRecord | None]:
         return self._engine.ask(commands.one, command_id)
@@ -235,8 +253,18 @@ class SQLiteStore:
     def unfinished_commands(self) -> Deferred[list[CommandRecord]]:
         return self._engine.ask(commands.unfinished)
 
-    def batch(self, batch_id: str) -> Deferred[list[CommandRecord]]:
-        return self._engine.ask(commands.batch, batch_id)
+    def batch(
+        self,
+        batch_id: str,
+        *,
+        limit: int = 1_000,
+        after: str | None = None,
+        max_bytes: int = PAGE_BYTES,
+    ) -> Deferred[Page[CommandRecord, str]]:
+        return self._engine.ask(commands.batch, batch_id, limit, after, max_bytes)
+
+    def batch_states(self, batch_id: str) -> Deferred[dict[CommandState, int]]:
+        return self._engine.ask(commands.batch_states, batch_id)
 
     def refusals(
         self,
@@ -248,19 +276,25 @@ class SQLiteStore:
     ) -> Deferred[list[RefusalRecord]]:
         return self._engine.ask(logs.refusals, agent_id, address, limit, before)
 
+    def own_refusals(self, since_ms: int) -> Deferred[list[RefusalRecord]]:
+        return self._engine.ask(logs.own_refusals, since_ms)
+
     def audit_entries(
-        self, *, limit: int = 100, before: int | None = None
-    ) -> Deferred[list[AuditRecord]]:
-        return self._engine.ask(audit.entries, limit, before)
+        self, *, limit: int = 100, before: int | None = None, max_bytes: int = PAGE_BYTES
+    ) -> Deferred[Page[AuditRecord, int]]:
+        return self._engine.ask(audit.entries, limit, before, max_bytes)
 
     def verify_audit(self) -> Deferred[tuple[int, int | None]]:
         return self._engine.verify_audit()
 
     def api_tokens(self) -> Deferred[list[APITokenRecord]]:
-        return self._engine.ask(tokens.api_tokens)
+        return self._engine.look_up(tokens.api_tokens, self._now_ms())
 
     def join_tokens(self) -> Deferred[list[JoinTokenRecord]]:
-        return self._engine.ask(tokens.join_tokens)
+        return self._engine.look_up(tokens.join_tokens, self._now_ms())
+
+    def join_token(self, digest: bytes) -> Deferred[JoinTokenRecord | None]:
+        return self._engine.look_up(tokens.join_token, digest, self._now_ms())
 
     # Changes that somebody waits for.
 

@@ -7,8 +7,12 @@ import sqlite3
 from jetcamer.hub.records import APITokenRecord, JoinTokenRecord
 
 
-def api_tokens(connection: sqlite3.Connection) -> list[APITokenRecord]:
-    rows = connection.execute("SELECT * FROM api_tokens ORDER BY created_ms DESC, rowid DESC")
+def api_tokens(connection: sqlite3.Connection, now_ms: int) -> list[APITokenRecord]:
+    rows = connection.execute(
+        "SELECT * FROM api_tokens WHERE expires_ms IS NULL OR expires_ms > ? "
+        "ORDER BY created_ms DESC, rowid DESC",
+        (now_ms,),
+    )
     return [
         APITokenRecord(
             token_id=row[0],
@@ -59,9 +63,21 @@ def _join_tokens(cursor: sqlite3.Cursor) -> list[JoinTokenRecord]:
     ]
 
 
-def join_tokens(connection: sqlite3.Connection) -> list[JoinTokenRecord]:
-    query = "SELECT * FROM join_tokens ORDER BY created_ms DESC, rowid DESC"
-    return _join_tokens(connection.execute(query))
+#: Its argument is the time now.
+_VALID = "uses_left > 0 AND expires_ms > ?"
+
+
+def join_tokens(connection: sqlite3.Connection, now_ms: int) -> list[JoinTokenRecord]:
+    query = f"SELECT * FROM join_tokens WHERE {_VALID} ORDER BY created_ms DESC, rowid DESC"  # noqa: S608
+    return _join_tokens(connection.execute(query, (now_ms,)))
+
+
+def join_token(
+    connection: sqlite3.Connection, digest: bytes, now_ms: int
+) -> JoinTokenRecord | None:
+    query = f"SELECT * FROM join_tokens WHERE digest = ? AND {_VALID}"  # noqa: S608
+    found = _join_tokens(connection.execute(query, (digest, now_ms)))
+    return found[0] if found else None
 
 
 def put_join_token(connection: sqlite3.Connection, token: JoinTokenRecord) -> None:
@@ -91,9 +107,15 @@ def use_join_token(
     """The token as it is after this use."""
     used = _join_tokens(
         connection.execute(
-            "UPDATE join_tokens SET uses_left = uses_left - 1 "
-            "WHERE digest = ? AND uses_left > 0 AND expires_ms > ? RETURNING *",
+            "UPDATE join_tokens SET uses_left = uses_left - 1 "  # noqa: S608
+            f"WHERE digest = ? AND {_VALID} RETURNING *",
             (digest, now_ms),
         )
     )
     return used[0] if used else None
+
+
+def delete_ended(connection: sqlite3.Connection, now_ms: int) -> None:
+    """Those that are not valid any more."""
+    connection.execute("DELETE FROM api_tokens WHERE expires_ms <= ?", (now_ms,))
+    connection.execute(f"DELETE FROM join_tokens WHERE NOT ({_VALID})", (now_ms,))  # noqa: S608

@@ -1,7 +1,7 @@
 """What keeps the database small: retention, the size cap, the file shrunk.
 
 In: what to keep. Out: slices of work, each a transaction of its own of some 20 ms. Never touches
-what is open or unfinished, nor agents, tokens and the audit trail.
+what is open or unfinished, nor agents, valid tokens and the audit trail.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from time import monotonic
 
-from jetcamer.hub.store import metrics
+from jetcamer.hub.store import metrics, tokens
 from jetcamer.hub.store.database import transaction
 from jetcamer.hub.store.retention import Retention
 
@@ -35,7 +35,10 @@ def _delete(
     connection: sqlite3.Connection, table: str, where: str, value: int, rows: int = 2_000
 ) -> Iterator[None]:
     """Delete rows while there are any, in slices; yields after each that deleted something."""
-    statement = _IDS.format(table=table, where=where, rows=rows)
+    yield from _while_any(connection, _IDS.format(table=table, where=where, rows=rows), value)
+
+
+def _while_any(connection: sqlite3.Connection, statement: str, value: int) -> Iterator[None]:
     while True:
         with transaction(connection):
             deleted = connection.execute(statement, (value,)).rowcount
@@ -54,41 +57,48 @@ def _expire(connection: sqlite3.Connection, keep: Retention, now_ms: int) -> Ite
     minutes = before(keep.minute_seconds) // metrics.MINUTE
     yield from _delete_spans(connection, "metrics_minute", minutes)
     yield from _delete_spans(connection, "metrics_hour", before(keep.hour_seconds) // metrics.HOUR)
-    # In the order they came, which is that of their times but for a clock that was set.
-    yield from _delete_first(connection, "logs", "received_ms", before(keep.log_seconds))
-    yield from _delete_first(connection, "refusals", "ts_ms", before(keep.refusal_seconds))
+    yield from _delete_logs(connection, before(keep.log_seconds))
+    yield from _delete(connection, "refusals", "ts_ms < ?", before(keep.refusal_seconds))
     sessions = before(keep.session_seconds)
     yield from _delete(connection, "sessions", "ended_ms < ?", sessions)
     yield from _delete_commands(connection, before(keep.command_seconds))
     with transaction(connection):
         connection.execute("DELETE FROM secrets WHERE expires_ms <= ?", (now_ms,))
+        tokens.delete_ended(connection, now_ms)
     yield
 
 
-def _delete_first(
-    connection: sqlite3.Connection, table: str, column: str, cutoff: int
-) -> Iterator[None]:
-    """Delete from the lowest id up to the first row that is to stay."""
-    statement = f"""DELETE FROM {table} WHERE id IN (
-        SELECT id FROM {table} ORDER BY id LIMIT 2000) AND {column} < ?"""  # noqa: S608
-    while True:
-        with transaction(connection):
-            deleted = connection.execute(statement, (cutoff,)).rowcount
-        if deleted == 0:
-            return
-        yield
+def _delete_logs(connection: sqlite3.Connection, cutoff: int) -> Iterator[None]:
+    # In the order they came, as they lie in the file: that is the order of their times too,
+    # unless the clock was set.
+    yield from _while_any(
+        connection,
+        "DELETE FROM logs WHERE id IN (SELECT id FROM logs ORDER BY id LIMIT 2000) "
+        "AND received_ms < ?",
+        cutoff,
+    )
+    # What lies behind entries of a clock that was ahead; mostly nothing, and one look into the
+    # index for each agent says so.
+    oldest = "SELECT received_ms FROM logs WHERE agent = ? ORDER BY received_ms LIMIT 1"
+    until = monotonic() + _SLICE
+    for (number,) in connection.execute("SELECT number FROM numbers").fetchall():
+        first = connection.execute(oldest, (number,)).fetchone()
+        if first is not None and first[0] < cutoff:
+            yield from _while_any(
+                connection,
+                "DELETE FROM logs WHERE id IN (SELECT id FROM logs "  # noqa: S608
+                f"WHERE agent = {number} AND received_ms < ? ORDER BY received_ms LIMIT 2000)",
+                cutoff,
+            )
+        if monotonic() > until:
+            yield
+            until = monotonic() + _SLICE
 
 
 def _delete_commands(connection: sqlite3.Connection, cutoff: int) -> Iterator[None]:
     where = "created_ms < ? AND state NOT IN ('queued', 'sent')"
     ids = f"SELECT rowid FROM commands WHERE {where} ORDER BY created_ms LIMIT 1000"  # noqa: S608
-    while True:
-        with transaction(connection):
-            statement = f"DELETE FROM commands WHERE rowid IN ({ids})"  # noqa: S608
-            deleted = connection.execute(statement, (cutoff,)).rowcount
-        if deleted == 0:
-            return
-        yield
+    yield from _while_any(connection, f"DELETE FROM commands WHERE rowid IN ({ids})", cutoff)  # noqa: S608
 
 
 def _delete_spans(connection: sqlite3.Connection, table: str, cutoff: int) -> Iterator[None]:

@@ -28,8 +28,8 @@ def write(connection: sqlite3.Connection, numbers: Numbers, batch: Batch) -> Non
 def _steps(
     connection: sqlite3.Connection, numbers: Numbers, batch: Batch
 ) -> Iterator[Callable[[], None]]:
-    for function, arguments in batch.changes:
-        yield partial(function, connection, numbers, *arguments)
+    for change in batch.changes:
+        yield partial(change.function, connection, numbers, *change.arguments)
     if batch.seen:
         yield partial(agents.seen, connection, batch.seen)
     if batch.metrics:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from jetcamer.hub.records import (
     SecretRecord,
     SessionRecord,
 )
-from jetcamer.hub.store.interface import ConflictError, StoreError, StoreHealth
+from jetcamer.hub.store.interface import ConflictError, Page, StoreError, StoreHealth
 
 
 class MemoryStore:
@@ -47,6 +48,8 @@ class MemoryStore:
         self.flushes = 0
         #: An answer that the test gives itself.
         self.pending: Deferred[Any] | None = None
+        #: A page of log messages that is shorter than what there is.
+        self.ended_early: Page[LogRecord, int] | None = None
 
     def _answer(self, value: Any) -> Deferred[Any]:
         if self.failing is not None:
@@ -114,31 +117,38 @@ class MemoryStore:
         )
         return self._answer(self.series)
 
-    def logs(self, agent_id: str, **filters: Any) -> Deferred[list[LogRecord]]:
+    def logs(self, agent_id: str, **filters: Any) -> Deferred[Page[LogRecord, int]]:
         self.asked.append(("logs", filters))
         rows = [row for row in self.log_records if row.agent_id == agent_id]
-        return self._answer(_page(rows, filters, "log_id"))
+        paged = _paged(rows, filters, "log_id")
+        return self._answer(paged if self.ended_early is None else self.ended_early)
 
     def sessions(self, agent_id: str, **page: Any) -> Deferred[list[SessionRecord]]:
         rows = [row for row in self.session_records if row.agent_id == agent_id]
         return self._answer(_page(rows, page, "session_id"))
 
     def commands(
-        self, agent_id: str | None, *, limit: int = 100, before_ms: int | None = None
-    ) -> Deferred[list[CommandRecord]]:
+        self, agent_id: str | None, *, limit: int = 100, before: str | None = None
+    ) -> Deferred[Page[CommandRecord, str]]:
         rows = [
             row
             for row in reversed(self.command_records.values())
-            if row.agent_id == agent_id and (before_ms is None or row.created_ms < before_ms)
+            if agent_id in (None, row.agent_id)
         ]
-        return self._answer(rows[:limit])
+        return self._answer(_following(rows, limit, before))
 
     def command(self, command_id: str) -> Deferred[CommandRecord | None]:
         return self._answer(self.command_records.get(command_id))
 
-    def batch(self, batch_id: str) -> Deferred[list[CommandRecord]]:
+    def batch(
+        self, batch_id: str, *, limit: int = 1000, after: str | None = None
+    ) -> Deferred[Page[CommandRecord, str]]:
         rows = [row for row in self.command_records.values() if row.batch_id == batch_id]
-        return self._answer(rows)
+        return self._answer(_following(rows, limit, after))
+
+    def batch_states(self, batch_id: str) -> Deferred[dict[str, int]]:
+        rows = [row for row in self.command_records.values() if row.batch_id == batch_id]
+        return self._answer(dict(Counter(row.state for row in rows)))
 
     def refusals(
         self, *, agent_id: str | None = None, address: str | None = None, **page: Any
@@ -150,8 +160,8 @@ class MemoryStore:
         ]
         return self._answer(_page(rows, page, "refusal_id"))
 
-    def audit_entries(self, **page: Any) -> Deferred[list[AuditRecord]]:
-        return self._answer(_page(self.audit_records, page, "audit_id"))
+    def audit_entries(self, **page: Any) -> Deferred[Page[AuditRecord, int]]:
+        return self._answer(_paged(self.audit_records, page, "audit_id"))
 
     def verify_audit(self) -> Deferred[tuple[int, int | None]]:
         return self._answer((len(self.audit_records), None))
@@ -172,6 +182,10 @@ class MemoryStore:
 
     def join_tokens(self) -> Deferred[list[JoinTokenRecord]]:
         return self._answer([*self.join.values()])
+
+    def join_token(self, digest: bytes) -> Deferred[JoinTokenRecord | None]:
+        found = (token for token in self.join.values() if token.digest == digest)
+        return self._answer(next(found, None))
 
     def put_join_token(self, token: JoinTokenRecord) -> Deferred[None]:
         self.join[token.token_id] = token
@@ -196,3 +210,18 @@ def _page(rows: Sequence[Any], page: Mapping[str, Any], row_id: str) -> list[Any
     before = page.get("before")
     found = [row for row in reversed(rows) if before is None or getattr(row, row_id) < before]
     return found[: page.get("limit", 100)]
+
+
+def _paged(rows: Sequence[Any], page: Mapping[str, Any], row_id: str) -> Page[Any, int]:
+    limit = page.get("limit", 100)
+    found = _page(rows, {**page, "limit": limit + 1}, row_id)
+    return Page(found[:limit], getattr(found[limit - 1], row_id) if len(found) > limit else None)
+
+
+def _following(
+    rows: Sequence[CommandRecord], limit: int, seen: str | None
+) -> Page[CommandRecord, str]:
+    ids = [row.command_id for row in rows]
+    begin = 0 if seen is None else ids.index(seen) + 1 if seen in ids else len(ids)
+    end = begin + limit
+    return Page(rows[begin:end], ids[end - 1] if end < len(ids) else None)

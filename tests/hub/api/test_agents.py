@@ -12,7 +12,7 @@ from jetcamer.hub.records import (
     RefusalRecord,
     SessionRecord,
 )
-from jetcamer.hub.store.interface import StoreError
+from jetcamer.hub.store.interface import Page, StoreError
 from jetcamer.protocol.envelope import MetricsPayload
 from tests.hub.api.world import NOW, APICase
 
@@ -61,6 +61,8 @@ class AgentsTests(APICase):
                 "clockSkewMs": None,
                 "legacy": False,
                 "createdAt": NOW - 1000,
+                "oldSecretUntil": None,
+                "oldSecretUsed": None,
                 "metrics": {
                     "cpuPercent": 12.5,
                     "memPercent": None,
@@ -215,12 +217,17 @@ class HistoryTests(APICase):
                 "levels": ("error", "warn"),
                 "source": "a.log",
                 "contains": "x y",
-                "limit": 101,
+                "limit": 100,
                 "before": None,
             },
         )
         response = self.ask("GET", "/api/agents/web-1/logs?from=2&to=1")
         self.assert_error(response, 400, "from: must be before to")
+
+    def test_a_search_that_is_not_at_its_end_says_so(self) -> None:
+        self.store.ended_early = Page([], 17)
+        answer = self.get("/api/agents/web-1/logs?contains=needle")
+        self.assertEqual(answer, {"logs": [], "next": 17})
 
     def test_sessions(self) -> None:
         self.store.session_records.append(
@@ -256,6 +263,27 @@ class HistoryTests(APICase):
             },
         )
 
+    def test_a_session_that_is_open_has_the_counts_so_far(self) -> None:
+        for session_id in (1, 2):
+            self.store.session_records.append(
+                SessionRecord(
+                    session_id=session_id,
+                    agent_id="web-1",
+                    peer="192.0.2.1:5",
+                    hostname="h",
+                    version="5",
+                    started_ms=NOW,
+                )
+            )
+        here = self.world.fleet.get("web-1").session
+        here.record_id, here.verified, here.refused = 2, 17, 3
+        found = {
+            session["id"]: (session["messages"], session["refused"])
+            for session in self.get("/api/agents/web-1/sessions")["sessions"]
+        }
+        # The other one is open for the store alone.
+        self.assertEqual(found, {1: (0, 0), 2: (17, 3)})
+
     def test_a_store_that_fails(self) -> None:
         self.store.failing = StoreError("disk I/O error")
         response = self.ask("GET", "/api/agents/web-1/logs")
@@ -288,5 +316,20 @@ class RefusalTests(APICase):
         self.assertEqual(self.times("/api/refusals?agentId=stranger&address=192.0.2.1"), [])
         self.store.failing = StoreError("full")
         self.assertEqual(self.times("/api/refusals?agentId=stranger"), [3, 2, 1])
-        self.assertEqual(self.ask("GET", "/api/refusals").status, 503)
+        self.assertEqual(self.times("/api/refusals?limit=2"), [3, 2])
         self.assertEqual(self.ask("GET", "/api/refusals?agentId=stranger&before=9").status, 503)
+        self.assertEqual(self.ask("GET", "/api/refusals?agentId=nobody").status, 503)
+
+    def test_what_cannot_be_written_is_in_the_answer_all_the_same(self) -> None:
+        for number in range(1, 4):
+            self.store.refusal_records.append(refusal(number, refusal_id=10 + number))
+            self.world.refusals.add(refusal(number, refusal_id=0))
+        for number in range(4, 7):
+            self.world.refusals.add(refusal(number, refusal_id=0))
+        for query in ("", "?agentId=web-1", "?address=192.0.2.9"):
+            self.assertEqual(self.times(f"/api/refusals{query}"), [6, 5, 4, 3, 2, 1])
+        for limit, following in ((2, 14), (3, 14), (4, 13), (5, 12), (6, None)):
+            path = f"/api/refusals?limit={limit}"
+            answer = self.get(path)
+            self.assertEqual((len(answer["refusals"]), answer["next"]), (limit, following))
+        self.assertEqual(self.times("/api/refusals?before=13"), [2, 1])

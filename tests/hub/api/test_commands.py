@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jetcamer.hub.commands import TooManyCommandsError
+from jetcamer.hub.commands import NotRunningError, TooManyCommandsError
 from jetcamer.hub.registry import CommandRefusedError, NotConnectedError
 from jetcamer.hub.store.interface import StoreError
 from tests.hub.api.world import NOW, APICase, record
@@ -82,9 +82,14 @@ class SendTests(APICase):
             (NotConnectedError("gone"), 409),
             (CommandRefusedError("gone"), 400),
             (TooManyCommandsError("gone"), 429),
+            (NotRunningError("gone"), 503),
         ):
             self.commands.outcome = exception
             self.assert_error(self.send(), status, "gone")
+            if status != 400:
+                body = {"agents": ["web-1"], "command": "ping"}
+                response = self.ask("POST", "/api/commands", body=body)
+                self.assert_error(response, status, "gone")
 
     def test_an_agent_that_is_away(self) -> None:
         self.world.add("away", here=False)
@@ -184,8 +189,8 @@ class ManyTests(APICase):
 
     def test_what_is_wrong(self) -> None:
         for agents, words in (
-            (["web-1", "nobody"], "agents[1]: this agent is not known"),
-            (["old"], "agents[0]: this agent is revoked"),
+            (["web-1", "nobody"], "agents[1]: no agent is known as nobody"),
+            (["old"], "agents[0]: old is revoked"),
             ([], "agents: expected an array of length >= 1"),
             ("all", "agents: not one of the values it may have"),
             (5, "agents: expected a string or an array"),
@@ -205,6 +210,7 @@ class ManyTests(APICase):
             self.store.put_command(record(command_id=f"c{number}", state=state, batch_id="batch-1"))
         answer = self.get("/api/command-batches/batch-1?commands=true")
         self.assertEqual((answer["total"], len(answer["commands"])), (2, 4))
+        self.assertIsNone(answer["next"])
         self.assertNotIn("commands", self.get("/api/command-batches/batch-1"))
         self.world.commands.batches.clear()
         self.assertEqual(
@@ -230,22 +236,31 @@ class RememberedTests(APICase):
         self.assert_error(response, 404, "no command of this id is known")
         self.assertEqual(self.store.flushes, 1)  # it could have been on its way
 
-    def test_pages_never_part_those_of_one_millisecond(self) -> None:
+    def pages(self, path: str, cursor: str) -> list[list[str]]:
+        """The ids of each page."""
+        found = []
+        following: str | None = ""
+        while following is not None:
+            answer = self.get(path + (f"&{cursor}={following}" if following else ""))
+            found.append([command["id"] for command in answer["commands"]])
+            following = answer["next"]
+        return found
+
+    def test_pages(self) -> None:
         self.world.add("web-1")
-        for number, when in enumerate((1, 2, 2, 2, 3, 4)):
-            self.store.put_command(record(command_id=f"c{number}", created_ms=when))
-        seen: list[str] = []
-        cursor = ""
-        sizes = []
-        while True:
-            answer = self.get(f"{PATH}?limit=4{cursor}")
-            seen += [command["id"] for command in answer["commands"]]
-            sizes.append(len(answer["commands"]))
-            if answer["next"] is None:
-                break
-            cursor = f"&before={answer['next']}"
-        self.assertEqual(seen, ["c5", "c4", "c3", "c2", "c1", "c0"])
-        self.assertEqual(sizes, [2, 4])
+        for number in range(5):  # all of one millisecond
+            batch = {"batch_id": "b1"} if number else {}
+            self.store.put_command(record(command_id=f"c{number}", **batch))
+        self.store.put_command(record("web-2", command_id="d"))
+        self.assertEqual(
+            self.pages(f"{PATH}?limit=2", "before"), [["c4", "c3"], ["c2", "c1"], ["c0"]]
+        )
+        self.assertEqual(
+            self.pages("/api/commands?limit=3", "before"), [["d", "c4", "c3"], ["c2", "c1", "c0"]]
+        )
+        path = "/api/command-batches/b1?commands=true&limit=3"
+        self.assertEqual(self.pages(path, "after"), [["c1", "c2", "c3"], ["c4"]])
+        self.assertEqual(self.get(path)["total"], 4)
 
 
 class FieldTests(APICase):

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from jetcamer.hub.bus.local import Event
+from jetcamer.hub.store.interface import StoreError
 from jetcamer.net.http_stream import KEEPALIVE_SECONDS, EventStream
 from tests.hub.api.world import APICase
 from tests.support.raw_http import MemoryConnection, parse_responses
@@ -167,6 +169,81 @@ class EventsTests(APICase):
         reader.connection.protocol.readConnectionLost()
         self.assertEqual(self.bus._subscriptions, [])
         self.assertTrue(reader.connection.transport.disconnecting)
+
+    def test_it_ends_with_its_token(self) -> None:
+        readers = {}
+        for name, seconds in (("other", None), ("deleted", None), ("expired", 90)):
+            body = {"name": name, "role": "viewer", "expiresSeconds": seconds}
+            made = self.ask("POST", "/api/tokens", body=body).json
+            asked = self.text("GET", "/api/events", role=made["token"])
+            readers[name] = (Reader(self.connect(), asked), made["id"])
+
+        def over() -> list[str]:
+            found = []
+            for name, (reader, _) in readers.items():
+                if reader.connection.transport.value().endswith(b"\r\n0\r\n\r\n"):
+                    found.append(name)
+            return found
+
+        self.store.failing = StoreError("full")
+        self.ask("DELETE", f"/api/tokens/{readers['deleted'][1]}")
+        self.assertEqual(over(), [])
+        self.store.failing = None
+        self.ask("DELETE", f"/api/tokens/{readers['deleted'][1]}")
+        self.assertEqual(over(), ["deleted"])
+        for _ in range(89):
+            self.world.now += 1000
+            self.clock.advance(1)
+        self.assertEqual(over(), ["deleted"])
+        self.world.now += 1000
+        self.clock.advance(1)
+        self.assertEqual(over(), ["deleted", "expired"])
+        self.assertEqual(len(self.bus._subscriptions), 1)
+        readers["other"][0].connection.lose()
+        self.assertEqual(self.world.tokens._watches, {})
+
+    def test_a_clock_that_was_set_forward_is_noticed(self) -> None:
+        body = {"name": "short", "role": "viewer", "expiresSeconds": 1_000_000}
+        token = self.ask("POST", "/api/tokens", body=body).json["token"]
+        Reader(self.connect(), self.text("GET", "/api/events", role=token))
+        self.world.now += 1_000_000_000
+        self.clock.advance(60)
+        self.assertEqual(self.bus._subscriptions, [])
+
+    def test_what_was_missed_is_made_as_it_is_read(self) -> None:
+        made: list[int] = []
+        bus = self.bus
+
+        class Counting:
+            last_event_id = property(lambda _: bus.last_event_id)
+            subscribe = staticmethod(bus.subscribe)
+
+            @staticmethod
+            def since(event_id: str) -> Any:
+                for number in range(2, 100):
+                    made.append(number)
+                    data = b"x" * 30_000
+                    yield Event(
+                        event_id=f"e-{number}", kind="log", agent_id="a", ts_ms=1, data=data
+                    )
+
+        object.__setattr__(self.world.parts, "bus", Counting())
+        connection = self.connect()
+        write = connection.transport.write
+
+        def full(data: bytes) -> None:
+            write(data)
+            if len(connection.transport.value()) > 65_536:
+                connection.protocol.pauseProducing()
+
+        connection.transport.write = full
+        connection.transport.writeSequence = lambda parts: full(b"".join(parts))
+        asked = self.text("GET", "/api/events?lastEventId=e-1", role="viewer")
+        connection.protocol.dataReceived(asked)
+        self.assertEqual(made, [2, 3, 4])
+        connection.transport.clear()
+        connection.protocol.resumeProducing()
+        self.assertEqual(made, [2, 3, 4, 5, 6, 7])
 
     def test_closing_the_site_ends_it_in_order(self) -> None:
         reader = self.read()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.logger import capturedLogs, eventAsText
 
 from jetcamer.hub.store.interface import StoreError
-from tests.hub.api.world import NOW, APICase
+from tests.hub.api.world import NOW, APICase, Here
 
 
 class AgentTests(APICase):
@@ -61,6 +61,32 @@ class AgentTests(APICase):
         response = self.ask("POST", path, body={"graceSeconds": -1})
         self.assert_error(response, 400, "graceSeconds: expected a number >= 0.0")
 
+    def test_an_old_secret_shows(self) -> None:
+        def shown() -> tuple[object, object]:
+            one = self.get("/api/agents/web-1")
+            (listed,) = self.get("/api/agents")["agents"]
+            members = ("oldSecretUntil", "oldSecretUsed")
+            self.assertEqual(*([each[name] for name in members] for each in (one, listed)))
+            return one["oldSecretUntil"], one["oldSecretUsed"]
+
+        self.ask("POST", "/api/agents", body={"agentId": "web-1"})
+        self.assertEqual(shown(), (None, None))
+        self.ask("POST", "/api/agents/web-1/rotate", body={"graceSeconds": 60})
+        self.assertEqual(shown(), (NOW + 60_000, None))
+        session = Here()
+        self.world.fleet.get("web-1").session = session
+        self.assertEqual(shown(), (NOW + 60_000, False))
+        session.uses_old_secret = True
+        self.assertEqual(shown(), (NOW + 60_000, True))
+        self.world.now += 60_000
+        self.assertEqual(shown(), (None, None))
+
+    def test_one_that_was_revoked_is_restored_not_rotated(self) -> None:
+        self.world.add("web-1", here=False, revoked_ms=NOW)
+        response = self.ask("POST", "/api/agents/web-1/rotate")
+        words = "the agent was revoked: restore it, which gives it a new secret"
+        self.assert_error(response, 409, words)
+
     def test_revoking_and_taking_it_back(self) -> None:
         self.ask("POST", "/api/agents", body={"agentId": "web-1"})
         response = self.ask("POST", "/api/agents/web-1/restore")
@@ -69,12 +95,33 @@ class AgentTests(APICase):
         self.assertEqual(
             (response.status, response.json), (200, {"agentId": "web-1", "revoked": True})
         )
-        self.assertEqual(self.world.closed, [("web-1", 1008, "revoked")])
+        self.assertEqual({*self.world.closed}, {("web-1", 1008, "revoked")})
         response = self.ask("POST", "/api/agents/web-1/restore")
         self.assertEqual((response.status, response.json["agentId"]), (200, "web-1"))
         for path in ("rotate", "revoke", "restore"):
             response = self.ask("POST", f"/api/agents/nobody/{path}")
             self.assert_error(response, 404, "no agent of this id is known")
+
+    def test_without_a_url_to_tell_nothing_is_changed(self) -> None:
+        def no_url(_: str) -> str:
+            raise RuntimeError("listens on no TCP port")
+
+        for agent_id in ("there", "gone"):
+            self.ask("POST", "/api/agents", body={"agentId": agent_id})
+        self.ask("POST", "/api/agents/gone/revoke")
+        join = self.ask("POST", "/api/join-tokens").json["token"]
+        before = (*self.store.audited(), *self.store.secret_records, *self.store.join.values())
+        object.__setattr__(self.world.parts, "agent_url", no_url)
+        for path, role, body in (
+            ("/api/agents", "admin", {"agentId": "new"}),
+            ("/api/agents/there/rotate", "admin", None),
+            ("/api/agents/gone/restore", "admin", None),
+            ("/api/join", join, {"agentId": "new"}),
+        ):
+            self.assertEqual(self.ask("POST", path, role=role, body=body).status, 500)
+            self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        after = (*self.store.audited(), *self.store.secret_records, *self.store.join.values())
+        self.assertEqual(after, before)
 
     def test_a_store_that_fails_changes_nothing(self) -> None:
         self.store.failing = StoreError("disk full")

@@ -56,7 +56,10 @@ viewer    GET     /api/agents/{id}/sessions
 viewer    GET     /api/agents/{id}/refusals
 viewer    GET     /api/agents/{id}/commands
 viewer    GET     /api/refusals
+viewer    GET     /api/bans
+operator  DELETE  /api/bans/{address}
 operator  POST    /api/agents/{id}/commands
+viewer    GET     /api/commands
 viewer    GET     /api/commands/{id}
 operator  POST    /api/commands
 viewer    GET     /api/command-batches/{id}

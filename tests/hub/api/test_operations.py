@@ -7,6 +7,7 @@ import re
 import stat
 from typing import Any
 
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import Deferred
 
@@ -23,6 +24,9 @@ class StatusTests(APICase):
         self.assertEqual((response.status, response.body), (200, b"ok"))
         response = self.ask("GET", "/readyz", role=None)
         self.assertEqual((response.status, response.json), (200, {"ready": True}))
+        # What a balancer adds is none of our business.
+        for path in ("/healthz?probe=1", "/readyz?a=1&a=2&%ff"):
+            self.assertEqual(self.ask("GET", path, role=None).status, 200)
         self.world.status.why_not = "draining"
         response = self.ask("GET", "/readyz", role=None)
         self.assertEqual(
@@ -31,6 +35,7 @@ class StatusTests(APICase):
 
     def test_status(self) -> None:
         self.world.status.why_not = "the store fails: full"
+        self.world.offenders.banned["192.0.2.9"] = (12.0, 1)
         self.store.state = StoreHealth(ok=False, words="full", lag=1.5, waiting=9, lost=2, size=7)
         self.assertEqual(
             self.get("/api/status"),
@@ -45,6 +50,7 @@ class StatusTests(APICase):
                 "agentsKnown": 3,
                 "messages": 42,
                 "refusals": {"invalid_signature": 5},
+                "bannedAddresses": 1,
                 "store": {
                     "ok": False,
                     "words": "full",
@@ -62,7 +68,38 @@ class StatusTests(APICase):
             self.assertEqual(self.ask("GET", "/api/status", *headers).status, 403)
         text = self.text("GET", "/api/status").replace(b"hub.example", b"evil.example")
         (response,) = self.connect().send(text)
-        self.assert_error(response, 403, "this Host is not served here")
+        words = (
+            "this Host is not served here: apiNames in the configuration lists the names that are"
+        )
+        self.assert_error(response, 403, words)
+
+
+class BanTests(APICase):
+    def test_seen_and_lifted(self) -> None:
+        self.assertEqual(self.get("/api/bans"), {"bans": []})
+        banned = self.world.offenders.banned
+        banned["192.0.2.9"] = (12.04, 1)
+        banned["2001:db8::"] = (240.0, 3)
+        self.assertEqual(
+            self.get("/api/bans")["bans"],
+            [
+                {"address": "2001:db8::", "secondsLeft": 240.0, "offences": 3},
+                {"address": "192.0.2.9", "secondsLeft": 12.0, "offences": 1},
+            ],
+        )
+        path = "/api/bans/2001:db8::"
+        self.assertEqual(self.ask("DELETE", path, role="viewer").status, 403)
+        self.assertEqual([*banned], ["192.0.2.9", "2001:db8::"])
+        response = self.ask("DELETE", path, role="operator")
+        self.assertEqual(
+            (response.status, response.json), (200, {"address": "2001:db8::", "lifted": True})
+        )
+        self.assertEqual([*banned], ["192.0.2.9"])
+        self.assertEqual(self.store.audited(), [("operator", "ban.lift", "2001:db8::")])
+        for address in ("2001:db8::", "nonsense"):
+            response = self.ask("DELETE", f"/api/bans/{address}", role="operator")
+            self.assert_error(response, 404, "this address is not banned")
+        self.assertEqual(len(self.store.audited()), 1)
 
 
 class AuditTests(APICase):
@@ -77,6 +114,14 @@ class AuditTests(APICase):
         self.assertEqual(entry["previous"], self.store.audit_records[0].hash)
         answer = self.get("/api/audit?limit=2&before=2", role="admin")
         self.assertEqual((len(answer["entries"]), answer["next"]), (1, None))
+
+    def test_an_entry_that_was_changed_breaks_no_answer(self) -> None:
+        self.store.audit("ann", "agent.add", "web-1", {"a": 1})
+        (entry,) = self.store.audit_records
+        for changed in ('{"a": "\\xff"}', "nonsense", "[" * 100_000, "\udcff"):
+            self.store.audit_records[0] = replace(entry, details=changed)
+            (found,) = self.ask("GET", "/api/audit").json["entries"]
+            self.assertIsInstance(found["details"], str)
 
     def test_verifying(self) -> None:
         self.store.audit("ann", "x", "y", {})

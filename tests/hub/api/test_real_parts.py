@@ -44,13 +44,14 @@ class RealHub:
         self.fleet = Fleet()
         self.bus = LocalBus()
         self.refusals = Refusals(reactor, self.fleet)
+        self.offenders = Offenders(reactor)
         self.ingest = Ingest(
             reactor,
             fleet=self.fleet,
             store=store,
             bus=self.bus,
             refusals=self.refusals,
-            offenders=Offenders(reactor),
+            offenders=self.offenders,
             now_ms=self.now_ms,
         )
         self.registry = AgentRegistry(reactor, self.ingest)
@@ -76,6 +77,7 @@ class RealHub:
                 store=store,
                 bus=self.bus,
                 refusals=self.refusals,
+                offenders=self.offenders,
                 status=FakeStatus(),
                 agent_url=lambda host: f"ws://{host}/agent",
                 backup_dir=os.path.join(folder, "backups"),
@@ -133,7 +135,10 @@ class SQLiteTests(TestCase):
 
     def make_store(self, folder: str) -> Any:
         path = os.path.join(folder, "hub.sqlite3")
-        return SQLiteStore(reactor, path, now_ms=lambda: NOW, retention=Retention())
+        return SQLiteStore(reactor, path, now_ms=self.now_ms, retention=Retention())
+
+    def now_ms(self) -> int:
+        return self.hub.now
 
     async def setUp(self) -> None:
         self.folder = self.mktemp()
@@ -169,7 +174,8 @@ class SQLiteTests(TestCase):
         self.hub.connect("web-1", "another secret")
         found = await self.get(answers.AgentDetails, "/api/agents/web-1")
         self.assertEqual((found.state, found.hostname), ("online", "web-01"))
-        self.assertEqual(found.last_refusal.reason, "invalid_signature")
+        # Who only says that he is the agent says nothing of how it is.
+        self.assertIsNone(found.last_refusal)
         self.assertEqual(found.metrics.cpu_percent, 25.5)
         await self.check_history()
         text = (await self.hub.ask("GET", "/metrics")).body
@@ -182,9 +188,39 @@ class SQLiteTests(TestCase):
         logs = await self.get(answers.Logs, f"{path}/logs?level=error&contains=500&source=a.log")
         self.assertEqual(json.loads(bytes(logs.logs[0].event)), {"status": 500})
         sessions = await self.get(answers.Sessions, f"{path}/sessions")
-        self.assertEqual([session.ended_at for session in sessions.sessions], [None])
+        # It is open: the messages so far, `auth` among them.
+        (session,) = sessions.sessions
+        self.assertEqual((session.ended_at, session.messages, session.refused), (None, 3, 0))
         refusals = await self.get(answers.Refusals, "/api/refusals?address=192.0.2.7")
         self.assertEqual(len(refusals.refusals), 1)
+
+    async def test_an_old_secret_that_is_still_used(self) -> None:
+        async def shown() -> tuple[int | None, bool | None]:
+            found = await self.get(answers.AgentDetails, "/api/agents/web-1")
+            return found.old_secret_until, found.old_secret_used
+
+        old = await self.add()
+        _, session = self.hub.connect("web-1", old)
+        path = "/api/agents/web-1/rotate"
+        rotated = await self.say(answers.NewSecret, "POST", path, {"graceSeconds": 60})
+        self.assertEqual(await shown(), (NOW + 60_000, True))
+        session.message_received(SealingAgent("web-1", old).metrics())
+        self.assertEqual(await shown(), (NOW + 60_000, True))
+        session.message_received(SealingAgent("web-1", rotated.secret).metrics())
+        self.assertEqual(await shown(), (NOW + 60_000, False))
+        session.connection_lost("it left")
+        self.assertEqual(await shown(), (NOW + 60_000, None))
+        self.hub.now += 60_000
+        self.assertEqual(await shown(), (None, None))
+
+    async def test_bans(self) -> None:
+        for _ in range(10):
+            self.hub.offenders.offended("192.0.2.7")
+        (ban,) = (await self.get(answers.Bans, "/api/bans")).bans
+        self.assertEqual((ban.address, round(ban.seconds_left)), ("192.0.2.7", 30))
+        await self.say(answers.LiftedBan, "DELETE", "/api/bans/192.0.2.7")
+        self.assertEqual((await self.get(answers.Bans, "/api/bans")).bans, ())
+        self.assertEqual(self.hub.offenders.banned_for("192.0.2.7"), 0.0)
 
     async def test_commands(self) -> None:
         secret = await self.add()
@@ -222,6 +258,42 @@ class SQLiteTests(TestCase):
             answers.Batch, f"/api/command-batches/{batch.batch_id}?commands=true"
         )
         self.assertEqual((batch.failed, batch.finished, len(batch.commands)), (1, True, 1))
+
+    async def test_pages_of_commands(self) -> None:
+        agents = [f"web-{number}" for number in range(5)]
+        for agent_id in agents:
+            await self.add(agent_id)
+        body = {"agents": agents, "command": "ping"}  # nobody is here: all in one millisecond
+        batch = await self.say(answers.Batch, "POST", "/api/commands", body, status=202)
+        path = f"/api/command-batches/{batch.batch_id}?commands=true"
+        for first, cursor, order in (
+            ("/api/commands?limit=2", "before", agents[::-1]),
+            (f"{path}&limit=2", "after", agents),
+        ):
+            found: list[str] = []
+            following: object = None
+            while len(found) < 10:
+                more = f"&{cursor}={following}" if following else ""
+                kind = answers.Commands if cursor == "before" else answers.Batch
+                page = await self.get(kind, first + more)
+                found += [command.agent_id for command in page.commands]
+                following = page.next
+                if following is None:
+                    break
+            self.assertEqual(found, order)
+        self.patch(self.hub.commands, "progress", lambda _: None)  # as after a restart
+        again = await self.get(answers.Batch, path)
+        self.assertEqual((again.total, again.failed, again.finished), (5, 5, True))
+
+    async def test_only_valid_tokens_are_listed(self) -> None:
+        for uses in (1, 2):
+            body = {"uses": uses, "expiresSeconds": 60 * uses}
+            await self.say(answers.NewJoinToken, "POST", "/api/join-tokens", body, status=201)
+        listed = await self.get(answers.JoinTokens, "/api/join-tokens")
+        self.assertEqual(len(listed.tokens), 2)
+        self.hub.now += 60_000
+        listed = await self.get(answers.JoinTokens, "/api/join-tokens")
+        self.assertEqual([token.uses_left for token in listed.tokens], [2])
 
     async def test_the_deadline(self) -> None:
         secret = await self.add()
@@ -279,7 +351,7 @@ class NullTests(SQLiteTests):
     """The same with the store off, as far as it goes."""
 
     def make_store(self, folder: str) -> Any:
-        return NullStore(now_ms=lambda: NOW)
+        return NullStore(now_ms=self.now_ms)
 
     async def check_history(self) -> None:
         refusals = await self.get(answers.Refusals, "/api/refusals?address=192.0.2.7")

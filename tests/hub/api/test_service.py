@@ -76,7 +76,8 @@ class ListeningTests(ServiceCase):
     async def test_several_endpoints_and_a_unix_socket(self) -> None:
         path = os.path.relpath(os.path.join(self.mktemp()))
         service = self.serve(["unix:" + path, "tcp:0:interface=127.0.0.1"])
-        self.assertEqual(service.urls, [f"http://127.0.0.1:{service.port}"])
+        tcp = f"http://127.0.0.1:{service.port}"
+        self.assertEqual((service.urls, service.url), ([f"unix:{path}", tcp], tcp))
         client = await connectProtocol(UNIXClientEndpoint(reactor, path), RawClient())
         client.send(self.text("GET", "/api/tokens", "Connection: close"))
         (response,) = parse_responses(await client.until_closed())
@@ -85,6 +86,7 @@ class ListeningTests(ServiceCase):
     async def test_the_addresses_listened_on_are_good_hosts(self) -> None:
         service = self.serve("tcp:0:interface=0.0.0.0", names=("hub.example",))
         self.assertEqual(service.url, f"http://127.0.0.1:{service.port}")
+        self.assertEqual(service.urls, [f"http://0.0.0.0:{service.port}"])
         for host, status in (("192.0.2.1", 200), ("hub.example", 200), ("evil.example", 403)):
             client = await RawClient.connect(reactor, service.port)
             client.send(request("GET", "/healthz", "Connection: close", host=host))

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from jetcamer.hub.api import throttle
 from jetcamer.hub.api.throttle import Throttle
-from jetcamer.hub.api.tokens import Tokens
+from jetcamer.hub.api.tokens import EXPIRED_KEPT_MS, Tokens
 from jetcamer.hub.store.interface import ConflictError, StoreError
 from tests.hub.api.memory_store import MemoryStore
 from tests.hub.api.world import NOW, APICase
@@ -44,7 +44,22 @@ class FirstAdminTests(SynchronousTestCase):
         self.assertIsNone(self.run_(self.make().ensure_admin()))
         self.now += 60_000
         self.assertIsNotNone(self.run_(self.make().ensure_admin()))
-        self.assertIn("admin-3", {record.name for record in self.store.tokens.values()})
+        tokens = self.make()
+        self.run_(tokens.load())
+        self.assertEqual(sorted(each.name for each in tokens.all()), ["admin", "admin-2"])
+
+    def test_the_name_of_one_that_has_expired_is_free(self) -> None:
+        tokens = self.make()
+        first, _ = self.run_(tokens.create("ci", "viewer", 60, who="x"))
+        self.failureResultOf(
+            Deferred.fromCoroutine(tokens.create("ci", "viewer", 60, who="x")), ConflictError
+        )
+        self.now += 60_000
+        second, _ = self.run_(tokens.create("ci", "viewer", 60, who="x"))
+        self.assertEqual(tokens.all(), [second])
+        self.now += EXPIRED_KEPT_MS
+        self.run_(tokens.create("ci", "viewer", 60, who="x"))
+        self.assertFalse(self.run_(tokens.delete(first.token_id, who="x")))
 
     def test_a_store_that_fails_leaves_no_token_behind(self) -> None:
         tokens = self.make()
@@ -111,31 +126,45 @@ class AuthorizeTests(APICase):
         for _ in range(10):
             self.assertEqual(self.status(role="wrong"), 401)
             self.clock.advance(3)
-        response = self.ask("GET", "/api/status", role="operator")
+        response = self.ask("GET", "/api/status", role="wrong")
         self.assert_error(response, 429, "too many wrong tokens")
         self.assertEqual(response.headers["retry-after"], "30")
-        # No path tells an address that has to wait anything.
+        # No path tells an address that has to wait anything, nor does a request without a token.
         self.assertEqual(self.ask("GET", "/api/nothing", role="wrong").status, 429)
+        self.assertEqual(self.status(), 429)
         self.clock.advance(30)
-        self.assertEqual(self.status(role="operator"), 200)
+        self.assertEqual(self.status(role="wrong"), 401)
+
+    def test_the_status_line(self) -> None:
+        for _ in range(10):
+            self.status(role="wrong")
+        connection = self.connect()
+        connection.send(self.text("GET", "/api/status", role="wrong"))
+        first, _, _ = connection.transport.value().partition(b"\r\n")
+        self.assertEqual(first, b"HTTP/1.1 429 Too Many Requests")
 
     def test_asking_without_a_token_is_no_guess(self) -> None:
         for _ in range(20):
             self.assertEqual(self.status(), 401)
 
-    def test_who_is_in_already_is_not_locked_out(self) -> None:
-        self.assertEqual(self.status(role="viewer"), 200)
-        for _ in range(10):
+    def test_a_valid_token_is_never_locked_out(self) -> None:
+        """Behind an SSH tunnel everybody has one address; and a restart forgets who was in."""
+        for _ in range(20):
             self.status(role="wrong")
-        self.assertEqual(self.status(role="viewer"), 200)
-        self.assertEqual(self.status(role="operator"), 429)
-        self.clock.advance(61)
+        for role in ("viewer", "operator", "admin"):
+            self.assertEqual(self.status(role=role), 200)
+        # It is no pardon for who goes on guessing, and one that has expired is none.
+        self.assertEqual(self.status(role="wrong"), 429)
+        body = {"name": "short", "role": "viewer", "expiresSeconds": 1}
+        token = self.ask("POST", "/api/tokens", body=body).json["token"]
+        self.world.now += 1000
+        self.assertEqual(self.status(role=token), 429)
 
     def test_a_forwarded_address_counts_only_behind_a_trusted_proxy(self) -> None:
         # The peer in memory is 192.168.1.1, which is trusted by nobody.
         for number in range(10):
             self.status(f"X-Forwarded-For: 192.0.2.{number}", role="wrong")
-        self.assertEqual(self.status("X-Forwarded-For: 192.0.2.99", role="viewer"), 429)
+        self.assertEqual(self.status("X-Forwarded-For: 192.0.2.99", role="wrong"), 429)
         self.clock.advance(61)
 
 

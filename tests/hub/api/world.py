@@ -65,6 +65,8 @@ class FakeCommands:
     def send_many(
         self, agent_ids: Sequence[str], command: str, args: Mapping[str, str], **options: Any
     ) -> str:
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
         batch_id = f"batch-{len(self.many) + 1}"
         self.many.append(([*agent_ids], command, {"args": dict(args), **options}))
         self.batches[batch_id] = BatchProgress(
@@ -107,6 +109,23 @@ class Here:
     """An `AgentSession` that is open."""
 
     open = True
+    record_id = 0
+    verified = 0
+    refused = 0
+    uses_old_secret = False
+
+
+class FakeOffenders:
+    """Addresses that the test bans."""
+
+    def __init__(self) -> None:
+        self.banned: dict[str, tuple[float, int]] = {}
+
+    def bans(self) -> list[tuple[str, float, int]]:
+        return [(address, *ban) for address, ban in self.banned.items()]
+
+    def lift(self, address: str) -> bool:
+        return self.banned.pop(address, None) is not None
 
 
 def record(
@@ -138,6 +157,7 @@ class World:
         self.refusals = Refusals(self.clock, self.fleet)
         self.commands = FakeCommands()
         self.status = FakeStatus()
+        self.offenders = FakeOffenders()
         self.closed: list[tuple[str, int, str]] = []
         store: Any = self.store
         self.tokens = Tokens(
@@ -159,6 +179,7 @@ class World:
             store=store,
             bus=self.bus,
             refusals=self.refusals,
+            offenders=self.offenders,
             status=self.status,
             agent_url=lambda host: f"wss://{host}:9810/agent",
             backup_dir=backup_dir,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
-from jetcamer.hub.records import AgentRecord, CommandRecord
+from jetcamer.hub.records import AgentRecord, APITokenRecord, CommandRecord, JoinTokenRecord
 from jetcamer.hub.store.retention import Retention
 from jetcamer.hub.store.sqlite import SQLiteStore
 
@@ -27,6 +27,23 @@ def command_record(command_id: str, **members: object) -> CommandRecord:
         "created_ms": NOW,
     }
     return CommandRecord(command_id=command_id, **{**values, **members})
+
+
+def join_token(token_id="j1", uses=1, expires_ms=NOW + 1000):
+    return JoinTokenRecord(
+        token_id=token_id,
+        digest=b"digest of " + token_id.encode(),
+        who="alice",
+        created_ms=NOW,
+        expires_ms=expires_ms,
+        uses_left=uses,
+    )
+
+
+def api_token(token_id, created_ms=NOW, **members):
+    return APITokenRecord(
+        token_id=token_id, name="ci", role="viewer", digest=b"d", created_ms=created_ms, **members
+    )
 
 
 class SQLiteCase(TestCase):

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from twisted.trial.unittest import TestCase
 
-from jetcamer.hub.records import APITokenRecord, JoinTokenRecord, RefusalRecord, SecretRecord
+from jetcamer.hub.records import RefusalRecord, SecretRecord
 from jetcamer.hub.store import null
 from jetcamer.hub.store.interface import ConflictError, StoreError
 from jetcamer.hub.store.null import NullStore
-from tests.hub.store.support import NOW, SQLiteCase, agent_record, command_record
+from tests.hub.store.support import (
+    NOW,
+    SQLiteCase,
+    agent_record,
+    api_token,
+    command_record,
+    join_token,
+)
 
 
 def secret(agent_id="web-1", sealed=b"sealed", created_ms=NOW, expires_ms=None):
@@ -17,36 +24,19 @@ def secret(agent_id="web-1", sealed=b"sealed", created_ms=NOW, expires_ms=None):
     )
 
 
-def refusal(number, agent_id="web-1", address="192.0.2.1"):
+def refusal(number, agent_id="web-1", address="192.0.2.1", **members):
     return RefusalRecord(
         ts_ms=NOW + number,
         agent_id=agent_id,
         address=address,
         reason="invalid_signature",
         words=f"number {number}",
+        **members,
     )
 
 
-def join_token(token_id="j1", uses=1, expires_ms=NOW + 1000):
-    return JoinTokenRecord(
-        token_id=token_id,
-        digest=b"digest of " + token_id.encode(),
-        who="alice",
-        created_ms=NOW,
-        expires_ms=expires_ms,
-        uses_left=uses,
-    )
-
-
-def api_token(token_id, created_ms=NOW, last_used_ms=None):
-    return APITokenRecord(
-        token_id=token_id,
-        name="ci",
-        role="viewer",
-        digest=b"d",
-        created_ms=created_ms,
-        last_used_ms=last_used_ms,
-    )
+def ids(commands):
+    return [each.command_id for each in commands]
 
 
 class StoreBehaviour:
@@ -129,9 +119,60 @@ class StoreBehaviour:
                 command_record(f"c{number}", created_ms=NOW + number, agent_id=agent_id)
             )
         page = await self.store.commands(None, limit=2)
-        self.assertEqual([each.command_id for each in page], ["c4", "c3"])
-        page = await self.store.commands("web-1", limit=2, before_ms=NOW + 4)
-        self.assertEqual([each.command_id for each in page], ["c2", "c1"])
+        self.assertEqual((ids(page), page.next), (["c4", "c3"], "c3"))
+        page = await self.store.commands("web-1", limit=2, before="c4")
+        self.assertEqual((ids(page), page.next), (["c2", "c1"], "c1"))
+        page = await self.store.commands("web-1", limit=2, before="c1")
+        self.assertEqual((ids(page), page.next), (["c0"], None))
+        self.assertEqual(await self.store.commands(None, before="gone"), [])
+
+    async def test_commands_of_the_same_millisecond_come_once_each(self):
+        for number in range(7):
+            self.store.put_command(command_record(f"c{number}", batch_id="b1"))
+        # Its next state changes nothing about its place.
+        self.store.put_command(command_record("c3", batch_id="b1", state="done"))
+        expected = [f"c{number}" for number in range(7)]
+        seen, before = [], None
+        while len(seen) < 7:
+            page = await self.store.commands("web-1", limit=3, before=before)
+            seen, before = [*seen, *ids(page)], page.next
+        self.assertEqual((seen, before), (expected[::-1], None))
+        seen, after = [], None
+        while len(seen) < 7:
+            page = await self.store.batch("b1", limit=3, after=after)
+            seen, after = [*seen, *ids(page)], page.next
+        self.assertEqual((seen, after), (expected, None))
+
+    async def test_a_page_of_commands_ends_where_it_grows_too_large(self):
+        for number in range(4):
+            self.store.put_command(
+                command_record(f"c{number}", state="done", result="x" * 10_000, batch_id="b1")
+            )
+        for asked in (
+            self.store.commands(None, max_bytes=25_000),
+            self.store.batch("b1", max_bytes=25_000),
+        ):
+            page = await asked
+            self.assertEqual((len(page), page.next), (2, page[-1].command_id))
+        page = await self.store.commands(None, max_bytes=1)
+        self.assertEqual((ids(page), page.next), (["c3"], "c3"))
+        page = await self.store.batch("b1", after="c2", max_bytes=1)
+        self.assertEqual((ids(page), page.next), (["c3"], None))
+
+    async def test_the_states_of_a_batch_are_counted(self):
+        for number, state in enumerate(("sent", "done", "done", "queued")):
+            self.store.put_command(command_record(f"c{number}", state=state, batch_id="b1"))
+        self.store.put_command(command_record("other", state="done"))
+        states = await self.store.batch_states("b1")
+        self.assertEqual(states, {"sent": 1, "done": 2, "queued": 1})
+        self.assertEqual(await self.store.batch_states("b2"), {})
+
+    async def test_how_long_a_command_has_is_remembered(self):
+        queued = command_record("c1", state="queued", timeout_seconds=0.25)
+        self.store.put_command(queued)
+        self.store.put_command(command_record("c2", state="queued"))
+        found = await self.store.unfinished_commands()
+        self.assertEqual([each.timeout_seconds for each in found], [0.25, 30.0])
 
     async def test_unfinished_commands_and_batches_come_oldest_first(self):
         for number, state in enumerate(("sent", "done", "queued", "lost")):
@@ -150,7 +191,6 @@ class StoreBehaviour:
         for number in range(4):
             self.store.add_refusal(refusal(number))
         self.store.add_refusal(refusal(4, agent_id=None, address="192.0.2.2"))
-        await self.store.flush()
         newest = await self.store.refusals(limit=2)
         self.assertEqual([each.ts_ms for each in newest], [NOW + 4, NOW + 3])
         older = await self.store.refusals(agent_id="web-1", before=newest[-1].refusal_id)
@@ -165,7 +205,10 @@ class StoreBehaviour:
         self.assertEqual([each.subject for each in entries], ["web-4", "web-3", "web-2"])
         self.assertEqual(entries[0].previous, entries[1].hash)
         self.assertEqual(entries[0].details, r'{"a":"\u00e9","b":1}')
-        older = await self.store.audit_entries(before=entries[-1].audit_id)
+        older = await self.store.audit_entries(before=entries.next)
+        self.assertIsNone(older.next)
+        short = await self.store.audit_entries(max_bytes=1)
+        self.assertEqual((len(short), short.next), (1, entries[0].audit_id))
         self.assertEqual([each.subject for each in older], ["web-1", "web-0"])
         self.assertEqual(await self.store.verify_audit(), (5, None))
 
@@ -180,6 +223,29 @@ class StoreBehaviour:
         await self.store.put_join_token(join_token(expires_ms=NOW + 10))
         self.assertIsNone(await self.store.use_join_token(join_token().digest, NOW + 10))
         self.assertIsNotNone(await self.store.use_join_token(join_token().digest, NOW + 9))
+
+    async def test_a_join_token_is_found_by_its_digest_and_keeps_its_uses(self):
+        await self.store.put_join_token(join_token("j1"))
+        await self.store.put_join_token(join_token("j2"))
+        digest = join_token("j2").digest
+        for _ in range(2):
+            self.assertEqual(await self.store.join_token(digest), join_token("j2"))
+        self.assertIsNone(await self.store.join_token(b"another"))
+        await self.store.use_join_token(digest, NOW)
+        self.assertIsNone(await self.store.join_token(digest))
+        self.now = NOW + 1000
+        self.assertIsNone(await self.store.join_token(join_token("j1").digest))
+
+    async def test_tokens_that_ended_are_not_listed(self):
+        await self.store.put_join_token(join_token("used"))
+        await self.store.use_join_token(join_token("used").digest, NOW)
+        await self.store.put_join_token(join_token("old", expires_ms=NOW + 5))
+        await self.store.put_join_token(join_token("good", expires_ms=NOW + 6))
+        await self.store.put_api_token(api_token("old", expires_ms=NOW + 5))
+        await self.store.put_api_token(api_token("good", expires_ms=NOW + 6))
+        self.now = NOW + 5
+        self.assertEqual([each.token_id for each in await self.store.join_tokens()], ["good"])
+        self.assertEqual([each.token_id for each in await self.store.api_tokens()], ["good"])
 
     async def test_tokens_are_listed_newest_first_and_deleted(self):
         await self.store.put_api_token(api_token("t1", created_ms=NOW - 1))
@@ -223,6 +289,19 @@ class NullStoreTest(StoreBehaviour, TestCase):
             self.store.put_command(command_record(f"c{number}", state=state))
         left = [each.command_id for each in await self.store.unfinished_commands()]
         self.assertEqual(left, ["c0", "c2", "c3"])
+
+    async def test_commands_and_audit_entries_take_so_much_memory_and_no_more(self):
+        self.patch(null, "MAX_BYTES", 50_000)
+        for number in range(20):
+            self.store.put_command(command_record(f"c{number}"))
+            self.store.put_command(command_record(f"c{number}", state="done", result="x" * 10_000))
+            self.store.audit("alice", "command.send", "x" * 10_000, {})
+        self.assertEqual(ids(await self.store.commands(None)), ["c19", "c18", "c17", "c16"])
+        entries = await self.store.audit_entries()
+        self.assertEqual([each.audit_id for each in entries], [20, 19, 18, 17])
+        self.assertEqual(await self.store.verify_audit(), (4, None))
+        self.store.put_command(command_record("large", state="done", result="x" * 100_000))
+        self.assertEqual(ids(await self.store.commands(None)), ["large"])
 
     async def test_a_backup_is_refused(self):
         with self.assertRaises(StoreError):

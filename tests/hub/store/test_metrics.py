@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import tracemalloc
 from collections import defaultdict
 
 from hypothesis import given, settings
@@ -210,6 +211,25 @@ class ResolutionTest(SynchronousTestCase):
         self.assertEqual(sum(p.count for p in self.read(3 * HOUR, 4_000).points), 2_000)
         finish(upkeep(self.connection, Retention(max_bytes=1), BASE))
         self.assertEqual(self.read(3 * HOUR, 4_000).points, ())
+
+    def test_a_range_without_an_end_ends_in_an_hour(self):
+        finish(metrics.merge(self.connection))
+        arguments = self.connection, self.numbers.find("a")
+        far = 2**53 - 1
+        now = {"now_ms": BASE, "retention": Retention()}
+        until_then = metrics.read(*arguments, BASE - 2 * HOUR, BASE + HOUR, 300, **now)
+        self.assertEqual(metrics.read(*arguments, BASE - 2 * HOUR, far, 300, **now), until_then)
+        self.assertEqual(metrics.read(*arguments, far, far, 300, **now).points, ())
+        # The messages are kept for ever: even then only hours are looked up that there are.
+        now["retention"] = Retention(raw_seconds=2**53)
+        steps = []
+        self.connection.set_progress_handler(lambda: steps.append(1), 1_000)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        series = metrics.read(*arguments, 0, far, 5_000, **now)
+        self.assertEqual((series.resolution, len(series.points)), ("raw", 2_000))
+        self.assertLess(tracemalloc.get_traced_memory()[1], 8_000_000)
+        self.assertLess(len(steps), 100)
 
     def test_readings_are_stored_in_thousandths_within_bounds(self):
         values = (None, 0.0, 43.2, 99.9996, -0.5, float("nan"), float("inf"), -1e300, 1e300)

@@ -102,10 +102,14 @@ STATEMENTS: tuple[str, ...] = (
         agent_id TEXT,
         address TEXT NOT NULL,
         reason TEXT NOT NULL,
-        words TEXT NOT NULL
+        words TEXT NOT NULL,
+        own INTEGER NOT NULL,
+        skew_ms INTEGER
     )""",
     "CREATE INDEX refusals_of_agent ON refusals (agent_id)",
+    "CREATE INDEX refusals_own ON refusals (agent_id) WHERE own",
     "CREATE INDEX refusals_of_address ON refusals (address)",
+    "CREATE INDEX refusals_by_time ON refusals (ts_ms)",
     """CREATE TABLE commands (
         command_id TEXT PRIMARY KEY,
         agent_id TEXT NOT NULL,
@@ -120,11 +124,12 @@ STATEMENTS: tuple[str, ...] = (
         result TEXT,
         error TEXT,
         details TEXT,
-        batch_id TEXT
+        batch_id TEXT,
+        timeout_seconds REAL NOT NULL
     )""",
     "CREATE INDEX commands_by_time ON commands (created_ms)",
     "CREATE INDEX commands_of_agent ON commands (agent_id, created_ms)",
-    "CREATE INDEX commands_of_batch ON commands (batch_id) WHERE batch_id IS NOT NULL",
+    "CREATE INDEX commands_of_batch ON commands (batch_id, created_ms) WHERE batch_id IS NOT NULL",
     """CREATE INDEX commands_unfinished ON commands (created_ms)
         WHERE state IN ('queued', 'sent')""",
     """CREATE TABLE audit (
