@@ -16,7 +16,7 @@ import txaio
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from jetcamer.net.autobahn_client import QuietLog
+from jetcamer.net.autobahn_hooks import AutobahnHooks, QuietLog
 
 # Autobahn's modules ask for this when they are imported.
 txaio.use_twisted()
@@ -64,7 +64,7 @@ class _NobodyWaits:
         pass
 
 
-class AutobahnServerProtocol(protocol.WebSocketServerProtocol, Protocol):
+class AutobahnServerProtocol(AutobahnHooks, protocol.WebSocketServerProtocol, Protocol):
     """What `autobahn.twisted.websocket.WebSocketServerProtocol` is to its subclasses, and less.
 
     The factory has `isServer` and `traffic`. The subclass answers the handshake and sets `state`,
@@ -135,45 +135,3 @@ class AutobahnServerProtocol(protocol.WebSocketServerProtocol, Protocol):
         data, self.message_data = self.message_data, None
         if not self.failedByMe:
             self.onMessage(b"".join(data), self.message_is_binary)
-
-    def registerProducer(self, producer: object, streaming: bool) -> None:
-        self.transport.registerProducer(producer, streaming)
-
-    def unregisterProducer(self) -> None:
-        self.transport.unregisterProducer()
-
-    def _closeConnection(self, abort: bool = False) -> None:
-        if abort:
-            self.transport.abortConnection()
-        else:
-            self.transport.loseConnection()
-
-    def _onMessageBegin(self, isBinary: bool) -> None:
-        self.onMessageBegin(isBinary)
-
-    def _onMessageFrameBegin(self, length: int) -> None:
-        self.onMessageFrameBegin(length)
-
-    def _onMessageFrameData(self, payload: bytes) -> None:
-        self.onMessageFrameData(payload)
-
-    def _onMessageFrameEnd(self) -> None:
-        self.onMessageFrameEnd()
-
-    def _onMessageFrame(self, payload: Any) -> None:
-        self.onMessageFrame(payload)
-
-    def _onMessageEnd(self) -> None:
-        self.onMessageEnd()
-
-    def _onMessage(self, payload: bytes, isBinary: bool) -> None:
-        self.onMessage(payload, isBinary)
-
-    def _onPing(self, payload: bytes) -> None:
-        self.onPing(payload)
-
-    def _onPong(self, payload: bytes) -> None:
-        self.onPong(payload)
-
-    def _onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        self.onClose(wasClean, code, reason)

@@ -17,10 +17,15 @@ from jetcamer.hub.clones import Machine
 from jetcamer.hub.fleet import MAX_WORDS
 from jetcamer.hub.pending import PendingCommands
 from jetcamer.hub.session import NORMAL, AgentSession, SessionListener
+from jetcamer.net.log_limit import LogLimit
 from jetcamer.protocol.envelope import AuthPayload, CommandResultPayload, Envelope
 from jetcamer.protocol.errors import ProtocolError
 
 _log = Logger()
+
+
+#: Agents that come, and that leave, which are logged one by one in a second.
+_MOST_LOGGED = 50
 
 
 class CommandError(Exception):
@@ -59,11 +64,19 @@ class AgentRegistry:
         self._clock = clock
         self._listener = listener
         self._present: dict[str, AgentSession] = {}
+        # A fleet that comes back is told as a number: a line for each would cost as much as they.
+        self._arrivals = LogLimit(clock, _say_arrived, most=_MOST_LOGGED)
+        self._departures = LogLimit(clock, _say_left, most=_MOST_LOGGED)
         # What the registry does not act upon goes past it without a call.
         self.metrics = listener.metrics
         self.heartbeat = listener.heartbeat
         self.log = listener.log
         self.refused = listener.refused
+
+    def stop(self) -> None:
+        """Say what is still to be said."""
+        self._arrivals.stop()
+        self._departures.stop()
 
     def __len__(self) -> int:
         return len(self._present)
@@ -123,12 +136,13 @@ class AgentRegistry:
             self._present[agent_id] = session
             agent.session = session
             agent.connected_ms = session.last_seen_ms
-            _log.info(
-                "[hub] agent authenticated: {agent} from {peer}{shared}",
-                agent=agent_id,
-                peer=session.peer,
-                shared=", with the shared secret" if agent.legacy else "",
-            )
+            if self._arrivals.admits():
+                _log.info(
+                    "[hub] agent authenticated: {agent} from {peer}{shared}",
+                    agent=agent_id,
+                    peer=session.peer,
+                    shared=", with the shared secret" if agent.legacy else "",
+                )
         agent.describe(payload, session.address)
         if before is not None and before is not session:
             self._replace(before, session)
@@ -169,7 +183,10 @@ class AgentRegistry:
         del self._present[agent.agent_id]
         agent.session = None
         agent.connected_ms = None
-        _log.info("[hub] agent disconnected: {agent}: {words}", agent=agent.agent_id, words=words)
+        if self._departures.admits():
+            _log.info(
+                "[hub] agent disconnected: {agent}: {words}", agent=agent.agent_id, words=words
+            )
         self._give_up(session, f"{agent.agent_id} left before it answered: {words}")
         self._listener.disconnected(session, words)
 
@@ -185,3 +202,11 @@ def _machine(session: AgentSession) -> Machine:
 
 def _unreadable(command: str) -> CommandError:
     return UnreadableAnswerError(f"the answer to {command} cannot be read")
+
+
+def _say_arrived(number: int) -> None:
+    _log.info("[hub] and {number} more agents authenticated", number=number)
+
+
+def _say_left(number: int) -> None:
+    _log.info("[hub] and {number} more agents disconnected", number=number)

@@ -353,6 +353,7 @@ class Hub(DaemonService):
         await self.gateway.stopService()
         if self._bound:
             await self.api.stopService()
+        self.registry.stop()
         self.ingest.stop()
         self.status.stop()
         await self.store.close()

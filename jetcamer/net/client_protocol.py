@@ -287,7 +287,7 @@ class ClientProtocol(AutobahnClientProtocol):
             return
         self.dropConnection(abort=True)
         if self.transport is not None:  # Autobahn may think it is closed when it only asked
-            self.transport.abortConnection()  # type: ignore[attr-defined]
+            self.transport.abortConnection()
 
     def _epitaph(self, failure: Failure, ending: str | None) -> Disconnected:
         """Who ended the connection, and why."""

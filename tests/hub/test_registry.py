@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from jetcamer.hub.registry import (
@@ -118,6 +119,22 @@ class PresenceTests(RegistryTestCase):
             session.message_received(self.agent.seal("auth", payload))
         words = "two machines connect with this id: web-01 and web-02, from 192.0.2.7"
         self.assertEqual(session.agent.state(NOW), ("clone", words))
+
+    def test_many_at_once(self) -> None:
+        """A fleet that comes and goes is told one by one only so far, and then as a number."""
+        lines: list[str] = []
+        observe = lambda event: lines.append(formatEvent(event))  # noqa: E731
+        globalLogPublisher.addObserver(observe)
+        self.addCleanup(globalLogPublisher.removeObserver, observe)
+        self.keys = keys({f"agent-{n}": f"secret {n}" for n in range(70)})
+        sessions = [self.connect(SealingAgent(f"agent-{n}", f"secret {n}"))[1] for n in range(70)]
+        self.assertEqual(len(lines), 50)
+        self.clock.advance(1)
+        self.assertEqual(lines[50:], ["[hub] and 20 more agents authenticated"])
+        for session in sessions:
+            session.connection_lost("gone")
+        self.registry.stop()
+        self.assertEqual(lines[-1], "[hub] and 20 more agents disconnected")
 
     def test_close_session(self) -> None:
         connection, _ = self.connect()

@@ -227,6 +227,7 @@ class Hub:
     async def _stop(self) -> None:
         self.commands.stop()
         await self.gateway.stopService()
+        self.registry.stop()
         self.ingest.stop()
         self.store.close()
 
