@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from twisted.python import usage
-
-from jetcamer import __version__
-from jetcamer.daemon.logging import FORMATS, fail_start, observer_for
+from jetcamer.daemon.logging import fail_start, observer_for
+from jetcamer.daemon.options import DaemonOptions, ready_reactor
 
 if TYPE_CHECKING:
     from jetcamer.agent.service import Agent
 
 
-class Options(usage.Options):
+class Options(DaemonOptions):
+    title = "JetCamer agent"
     synopsis = "[--config FILE] [--log-format text|json]"
     longdesc = (
         "The JetCamer agent. It opens one outbound WebSocket to its server, sends signed metrics"
@@ -34,17 +33,7 @@ class Options(usage.Options):
             "The configuration file (else JETCAMER_AGENT_CONFIG, else"
             " /etc/jetcamer/agent.config.json).",
         ),
-        ("log-format", None, "text", "What is printed: text for people, json for machines."),
     )
-
-    def opt_version(self) -> None:
-        """Print the version and exit."""
-        sys.stdout.write(f"JetCamer agent {__version__}\n")
-        raise SystemExit(0)
-
-    def postOptions(self) -> None:
-        if self["log-format"] not in FORMATS:
-            raise usage.UsageError("--log-format: one of " + ", ".join(FORMATS))
 
 
 def makeService(options: Options, reactor: Any = None) -> Agent:
@@ -54,9 +43,6 @@ def makeService(options: Options, reactor: Any = None) -> Agent:
     """
     from jetcamer.agent.config import ConfigError, load_config
     from jetcamer.agent.service import build_agent
-    from jetcamer.daemon.clock import use_monotonic_time
-    from jetcamer.daemon.memory import settle_when_started
-    from jetcamer.daemon.signals import stop_on_sigterm
     from jetcamer.net.resolver import ThreadedResolver
 
     try:
@@ -64,12 +50,7 @@ def makeService(options: Options, reactor: Any = None) -> Agent:
     except ConfigError as error:
         raise fail_start(f"jetcamer: {error}") from None
     if reactor is None:
-        from twisted.internet import reactor as global_reactor
-
-        reactor = cast(Any, global_reactor)
-        use_monotonic_time(reactor)
-        stop_on_sigterm(reactor)
-        settle_when_started(reactor)
+        reactor = ready_reactor()
         reactor.installNameResolver(ThreadedResolver(reactor))
     agent = build_agent(config, reactor=reactor, source=source, environ=os.environ)
     twistd = getattr(options, "parent", None) or {}

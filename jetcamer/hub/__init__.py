@@ -1,1 +1,1 @@
-"""The receiving server. So far a first slice: it verifies a fleet, talks to it, stores nothing."""
+"""The receiving server: verifies a fleet, knows who is here, keeps its history, commands it."""

@@ -23,6 +23,7 @@ from jetcamer.hub.fleet import Agent, Fleet, after_kill
 from jetcamer.hub.records import AgentRecord, JoinTokenRecord, SecretRecord
 from jetcamer.hub.store.interface import ConflictError, Store, StoreError
 from jetcamer.hub.vault import Vault, VaultError
+from jetcamer.protocol.close_codes import POLICY_VIOLATION
 
 __all__ = ["Enrolment", "EnrolmentError"]
 
@@ -36,8 +37,6 @@ MAX_TOKEN_USES = 100_000
 #: In front of each join token: scanners for leaked secrets know it by that, and no command line
 #: takes it for an option.
 _TOKEN_PREFIX = "jcj_"  # noqa: S105 - not a token
-
-POLICY_VIOLATION = 1008
 
 
 class Enrolment:

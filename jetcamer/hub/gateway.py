@@ -23,7 +23,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from jetcamer.hub.admission import Admission, Offenders
-from jetcamer.hub.session import AgentSession, Connection
+from jetcamer.hub.session import AgentSession
+from jetcamer.hub.session_interfaces import Connection
 from jetcamer.hub.websocket import (
     DEFAULT_LIMITS,
     PATH,
@@ -133,10 +134,6 @@ class Gateway(Service):
     def handshakes_refused(self) -> Mapping[int, int]:
         """Requests refused since the start, by status; 0: connections ended without an answer."""
         return self.factory.handshakes_refused
-
-    @property
-    def bytes_received(self) -> int:
-        return self.factory.traffic.incomingOctetsWireLevel
 
     @property
     def draining(self) -> bool:

@@ -17,7 +17,8 @@ from jetcamer.hub.bus.local import LocalBus, weight_of
 from jetcamer.hub.fleet import Agent, Fleet, shortened
 from jetcamer.hub.records import RefusalRecord
 from jetcamer.hub.refusals import Refusals
-from jetcamer.hub.session import AgentSession, SessionListener
+from jetcamer.hub.session import AgentSession
+from jetcamer.hub.session_interfaces import SessionListener
 from jetcamer.hub.store.interface import Store
 from jetcamer.net.timers import RepeatingTimer
 from jetcamer.protocol.envelope import (

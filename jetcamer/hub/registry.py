@@ -16,8 +16,10 @@ from twisted.logger import Logger
 from jetcamer.hub.clones import Machine
 from jetcamer.hub.fleet import MAX_WORDS
 from jetcamer.hub.pending import PendingCommands
-from jetcamer.hub.session import NORMAL, AgentSession, SessionListener
+from jetcamer.hub.session import AgentSession
+from jetcamer.hub.session_interfaces import SessionListener
 from jetcamer.net.log_limit import LogLimit
+from jetcamer.protocol.close_codes import NORMAL
 from jetcamer.protocol.envelope import AuthPayload, CommandResultPayload, Envelope
 from jetcamer.protocol.errors import ProtocolError
 

@@ -34,7 +34,8 @@ from jetcamer.hub.gateway import Gateway
 from jetcamer.hub.ingest import Ingest
 from jetcamer.hub.refusals import Refusals
 from jetcamer.hub.registry import AgentRegistry
-from jetcamer.hub.session import AgentSession, Connection, Policy, RateLimit, SessionListener
+from jetcamer.hub.session import AgentSession
+from jetcamer.hub.session_interfaces import Connection, Policy, RateLimit, SessionListener
 from jetcamer.hub.status import HubStatus
 from jetcamer.hub.store.interface import Store, StoreError, StoreHealth
 from jetcamer.hub.store.null import NullStore
@@ -285,8 +286,8 @@ class Hub(DaemonService):
         self.gateway.startService()
         self.gateway.release()
         self.status.start()
-        for description, address in zip(self.config.listen, self.gateway.addresses, strict=True):
-            log.info("[hub] agents: {url}", url=_url_of(description, address))
+        for url in self.gateway.urls:
+            log.info("[hub] agents: {url}", url=url)
         for url in self.api.urls:
             log.info("[hub] operators: {url}", url=url)
         if not self._agent_url("localhost"):
@@ -379,14 +380,6 @@ def _make_store(config: HubConfig, reactor: Any, now_ms: Callable[[], int]) -> S
         max_bytes=config.max_database_bytes,
     )
     return SQLiteStore(reactor, config.database_path, now_ms=now_ms, retention=retention)
-
-
-def _url_of(description: str, address: Any) -> str:
-    """Where an endpoint listens, without the paths of its keys."""
-    if getattr(address, "port", None) is None:
-        return description
-    scheme = "wss" if description.startswith("ssl:") else "ws"
-    return f"{scheme}://{join_authority(address.host, address.port)}/agent"
 
 
 def build_hub(

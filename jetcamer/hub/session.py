@@ -9,14 +9,20 @@ verified, and never runs on after a refusal.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from uuid import uuid4
-
-import msgspec
 
 from jetcamer.hub.fleet import Agent
 from jetcamer.hub.records import RefusalRecord
+from jetcamer.hub.session_interfaces import (
+    DEFAULT_POLICY,
+    Connection,
+    KeyRing,
+    Policy,
+    SessionListener,
+)
 from jetcamer.protocol.canonical import canonical
+from jetcamer.protocol.close_codes import POLICY_VIOLATION, UNSUPPORTED_DATA
 from jetcamer.protocol.envelope import (
     MAX_AGENT_ID,
     AuthPayload,
@@ -38,11 +44,6 @@ if TYPE_CHECKING:
 
 _NO_KEY = SigningKey(uuid4().hex)
 
-#: WebSocket close codes (RFC 6455, 7.4.1).
-NORMAL = 1000
-UNSUPPORTED_DATA = 1003
-POLICY_VIOLATION = 1008
-
 #: Refusals that are about who speaks, when or how much. Any other is about the text: 1003
 #: `invalid_json`.
 _POLICY_REASONS = frozenset(
@@ -61,93 +62,6 @@ _VERIFIED = frozenset({"wrong_agent", "replayed_nonce", "rate_limited"})
 
 #: Bytes by which a message counts as one more.
 _WEIGHT = 4096
-
-
-class Connection(Protocol):
-    """What a session needs of the WebSocket under it."""
-
-    @property
-    def peer(self) -> str:
-        """The other side's IP address and port, for the log."""
-
-    @property
-    def address(self) -> str:
-        """The client's IP address: beyond a proxy that is trusted, what that says."""
-
-    def send(self, data: bytes) -> None:
-        """Send one text message; ignored once the connection is closing."""
-
-    def close(self, code: int, reason: str) -> None:
-        """Begin the closing handshake; ignored once it has begun."""
-
-
-class KeyRing(Protocol):
-    """Where sessions look agents up: a `Fleet`. Answers at once."""
-
-    def find(self, agent_id: str, now_ms: int) -> Agent | None:
-        """The agent whose messages may be verified; None for one that nobody knows."""
-
-    def admit(self, agent: Agent) -> Agent:
-        """The agent has authenticated: know it from now on."""
-
-    def why_unknown(self, agent_id: str) -> str:
-        """Why `find` has nobody of this name, in words for an operator."""
-
-
-class SessionListener(Protocol):
-    """Who acts on what agents say. Each call but `refused` is for a verified message.
-
-    A listener that raises costs its agent the connection (1011), nothing more.
-    """
-
-    def authenticated(
-        self, session: AgentSession, envelope: Envelope, payload: AuthPayload
-    ) -> None: ...
-
-    def metrics(
-        self, session: AgentSession, envelope: Envelope | MetricsMessage, payload: MetricsPayload
-    ) -> None: ...
-
-    def heartbeat(
-        self, session: AgentSession, envelope: Envelope, payload: HeartbeatPayload
-    ) -> None: ...
-
-    def log(self, session: AgentSession, envelope: Envelope, payload: LogPayload) -> None: ...
-
-    def command_result(
-        self, session: AgentSession, envelope: Envelope, payload: CommandResultPayload
-    ) -> None: ...
-
-    def disconnected(self, session: AgentSession, words: str) -> None:
-        """The last call for a session that had authenticated; for no other."""
-
-    def refused(self, refusal: RefusalRecord) -> None:
-        """A message was not accepted."""
-
-
-class RateLimit(msgspec.Struct, frozen=True):
-    """Messages that one agent may send, over all its connections (a leaky bucket). A long message
-    counts once more for each 4 KiB of it."""
-
-    per_second: float = 50.0
-    burst: int = 500
-
-    @property
-    def words(self) -> str:
-        return f"more than {self.per_second:g} messages a second, and {self.burst} at once"
-
-
-class Policy(msgspec.Struct, frozen=True):
-    """What all sessions have in common.
-
-    :param explain: why a message's signature does not match any of an agent's keys, in words.
-    """
-
-    rate: RateLimit = RateLimit()
-    explain: Callable[[bytes, Agent], str] = lambda _data, _agent: ""
-
-
-DEFAULT_POLICY = Policy()
 
 
 class AgentSession:

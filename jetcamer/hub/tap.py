@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from twisted.python import usage
-
-from jetcamer import __version__
-from jetcamer.daemon.logging import FORMATS, fail_start, in_words, observer_for
+from jetcamer.daemon.logging import fail_start, in_words, observer_for
+from jetcamer.daemon.options import DaemonOptions, ready_reactor
 
 if TYPE_CHECKING:
     from jetcamer.hub.service import Hub
 
 
-class Options(usage.Options):
+class Options(DaemonOptions):
+    title = "JetCamer hub"
     synopsis = "[--config FILE] [--log-format text|json] [--new-admin-token]"
     longdesc = (
         "The JetCamer hub. Agents connect to it over WebSocket; it verifies what they say, keeps"
@@ -34,7 +33,6 @@ class Options(usage.Options):
             "The configuration file (else JETCAMER_HUB_CONFIG, else"
             " /etc/jetcamer/hub.config.json).",
         ),
-        ("log-format", None, "text", "What is printed: text for people, json for machines."),
     )
 
     optFlags = (
@@ -52,25 +50,13 @@ class Options(usage.Options):
         install_unless_there_is_one()
         super().__init__()
 
-    def opt_version(self) -> None:
-        """Print the version and exit."""
-        sys.stdout.write(f"JetCamer hub {__version__}\n")
-        raise SystemExit(0)
-
-    def postOptions(self) -> None:
-        if self["log-format"] not in FORMATS:
-            raise usage.UsageError("--log-format: one of " + ", ".join(FORMATS))
-
 
 def makeService(options: Options, reactor: Any = None) -> Hub:
     """The hub, not yet started.
 
     :raises SystemExit: with status 1, when the configuration cannot be used.
     """
-    from jetcamer.daemon.clock import use_monotonic_time
     from jetcamer.daemon.limits import raise_file_limit
-    from jetcamer.daemon.memory import settle_when_started
-    from jetcamer.daemon.signals import stop_on_sigterm
     from jetcamer.hub.config import ConfigError, load_config
 
     try:
@@ -82,12 +68,7 @@ def makeService(options: Options, reactor: Any = None) -> Hub:
         words = f"{error.name} is not installed; pip install 'jetcamer[hub]' brings it"
         raise fail_start(f"jetcamer-hub: {words}") from None
     if reactor is None:
-        from twisted.internet import reactor as global_reactor
-
-        reactor = cast(Any, global_reactor)
-        use_monotonic_time(reactor)
-        stop_on_sigterm(reactor)
-        settle_when_started(reactor)
+        reactor = ready_reactor()
         raise_file_limit()
     try:
         hub = build_hub(

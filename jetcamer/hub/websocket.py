@@ -30,7 +30,8 @@ from jetcamer.hub.agent_websocket import AgentWebSocket
 from jetcamer.hub.autobahn_server import Traffic
 from jetcamer.hub.deadlines import Deadlines
 from jetcamer.hub.handshake import Refusal, Upgrade, try_later
-from jetcamer.hub.session import AgentSession, Connection
+from jetcamer.hub.session import AgentSession
+from jetcamer.hub.session_interfaces import Connection
 from jetcamer.hub.strangers import Strangers
 from jetcamer.net.log_limit import LogLimit
 from jetcamer.protocol.close_codes import SERVICE_RESTART

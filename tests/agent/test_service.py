@@ -15,7 +15,8 @@ from jetcamer.agent.service import Agent, build_agent
 from jetcamer.daemon.clock import wall_clock_ms
 from jetcamer.hub.gateway import Gateway
 from jetcamer.hub.registry import AgentRegistry
-from jetcamer.hub.session import AgentSession, Policy, RateLimit
+from jetcamer.hub.session import AgentSession
+from jetcamer.hub.session_interfaces import Policy, RateLimit
 from tests.hub.doubles import RecordingListener, keys
 from tests.support.doubles import SECRET
 from tests.support.twistd import clean_environment

@@ -20,7 +20,8 @@ from jetcamer.hub.admission import Admission, Offenders
 from jetcamer.hub.frames import LONGEST
 from jetcamer.hub.gateway import Gateway, NoneBanned
 from jetcamer.hub.registry import AgentRegistry
-from jetcamer.hub.session import AgentSession, Connection
+from jetcamer.hub.session import AgentSession
+from jetcamer.hub.session_interfaces import Connection
 from jetcamer.hub.websocket import DEFAULT_LIMITS, AgentWebSocketFactory, Limits
 from tests.hub.doubles import NOW, RecordingListener, SealingAgent, keys
 from tests.hub.raw_websocket import BINARY, CLOSE, PING, PONG, TEXT, RawClient, frame, request
@@ -916,7 +917,7 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual(gateway.handshakes, 1)
         self.assertEqual(gateway.handshakes_refused, {404: 1})
         sent = len(request() + request("/elsewhere") + frame(PING, b"x"))
-        self.assertEqual(gateway.bytes_received, sent)
+        self.assertEqual(gateway.factory.traffic.incomingOctetsWireLevel, sent)
 
     def test_bad_description(self) -> None:
         with self.assertRaises(ValueError):

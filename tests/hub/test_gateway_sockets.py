@@ -23,7 +23,8 @@ from jetcamer.daemon.clock import wall_clock_ms
 from jetcamer.hub.admission import Offenders
 from jetcamer.hub.gateway import Gateway
 from jetcamer.hub.registry import AgentRegistry, DisconnectedError
-from jetcamer.hub.session import AgentSession, Connection
+from jetcamer.hub.session import AgentSession
+from jetcamer.hub.session_interfaces import Connection
 from jetcamer.hub.websocket import Limits
 from jetcamer.protocol.envelope import LogPayload
 from tests.hub.doubles import SECRETS, RecordingListener, keys

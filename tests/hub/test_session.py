@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from jetcamer.hub import fleet
 from jetcamer.hub.fleet import Agent, Fleet
 from jetcamer.hub.records import AgentRecord, RefusalRecord
-from jetcamer.hub.session import AgentSession, Policy, RateLimit
+from jetcamer.hub.session import AgentSession
+from jetcamer.hub.session_interfaces import Policy, RateLimit
 from jetcamer.protocol.envelope import AuthPayload, CommandResultPayload, LogPayload, MetricsPayload
 from jetcamer.protocol.errors import ProtocolError
 from jetcamer.protocol.replay import ReplayGuard

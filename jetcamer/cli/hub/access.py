@@ -92,8 +92,5 @@ def list_access(context: Context, args: argparse.Namespace) -> int:
 
 def delete_access(context: Context, args: argparse.Namespace) -> int:
     answer = context.client.delete(path_of("tokens", args.token_id))
-    if context.output.as_json:
-        context.output.document(answer)
-    else:
-        context.output.line("the API token is deleted")
+    context.output.done(answer, "the API token is deleted")
     return 0

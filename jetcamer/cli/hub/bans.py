@@ -46,10 +46,7 @@ def list_bans(context: Context, args: argparse.Namespace) -> int:
 
 def lift_ban(context: Context, args: argparse.Namespace) -> int:
     answer = context.client.delete(path_of("bans", args.address))
-    if context.output.as_json:
-        context.output.document(answer)
-    else:
-        context.output.line(f"{text(args.address)} is let in again")
+    context.output.done(answer, f"{text(args.address)} is let in again")
     return 0
 
 

@@ -122,10 +122,7 @@ def revoke_agent(context: Context, args: argparse.Namespace) -> int:
         if context.stdin.readline().strip().lower() not in ("y", "yes"):
             raise HubError("nothing was done")
     answer = context.client.post(path_of("agents", args.name, "revoke"))
-    if context.output.as_json:
-        context.output.document(answer)
-    else:
-        context.output.line(f"{args.name} is revoked")
+    context.output.done(answer, f"{args.name} is revoked")
     return 0
 
 
@@ -185,10 +182,7 @@ def list_tokens(context: Context, args: argparse.Namespace) -> int:
 
 def delete_token(context: Context, args: argparse.Namespace) -> int:
     answer = context.client.delete(path_of("join-tokens", args.token_id))
-    if context.output.as_json:
-        context.output.document(answer)
-    else:
-        context.output.line("the join token is deleted")
+    context.output.done(answer, "the join token is deleted")
     return 0
 
 

@@ -100,6 +100,13 @@ class Output:
     def line(self, *parts: Cell, indent: int = 0) -> None:
         self.terminal.line(*parts, indent=indent)
 
+    def done(self, answer: object, *parts: Cell) -> None:
+        """What came of a change: the hub's answer as JSON, or one line for a person."""
+        if self.as_json:
+            self.document(answer)
+        else:
+            self.line(*parts)
+
     def text(self, value: str) -> None:
         """Several lines as they are: nothing but their breaks and tabs does what it says."""
         for line in value.removesuffix("\n").replace("\r\n", "\n").split("\n"):

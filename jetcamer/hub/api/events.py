@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Iterator
 
 from jetcamer.hub.api import questions
 from jetcamer.hub.api.answers import Error
-from jetcamer.hub.api.parts import BusEvent, EventSource, HubParts
+from jetcamer.hub.api.parts import HubParts
 from jetcamer.hub.api.table import Call, Media, Operation
+from jetcamer.hub.bus.local import Event, LocalBus
 from jetcamer.net.http import HTTPError
 from jetcamer.net.http_stream import EventStream, event_block
 
@@ -71,23 +72,23 @@ class EventOperations:
 
 def _feed(
     stream: EventStream,
-    bus: EventSource,
+    bus: LocalBus,
     blocks: _Blocks,
     kinds: Collection[str] | None,
     agents: Collection[str] | None,
     last: str | None,
 ) -> Callable[[], None]:
     """Give `stream` what came after the event `last`, then what comes; returns what ends that."""
-    held: list[BusEvent] = []
+    held: list[Event] = []
     looking_back = True
 
-    def receive(event: BusEvent) -> None:
+    def receive(event: Event) -> None:
         if looking_back:
             held.append(event)
         else:
             stream.send(blocks.of(event))
 
-    def missed_and_held(missed: Iterator[BusEvent]) -> Iterator[bytes]:
+    def missed_and_held(missed: Iterator[Event]) -> Iterator[bytes]:
         """Made as the reader takes it: what all readers missed may be more than one should hold."""
         last_number = 0
         for event in missed:
@@ -111,11 +112,11 @@ def _feed(
     return unsubscribe
 
 
-def _number(event: BusEvent) -> int:
+def _number(event: Event) -> int:
     return int(event.event_id.rpartition("-")[2])
 
 
-def _id_block(bus: EventSource) -> bytes:
+def _id_block(bus: LocalBus) -> bytes:
     """Tells no event, but where to resume."""
     return b"id: %s\n\n" % bus.last_event_id.encode()
 
@@ -126,7 +127,7 @@ class _Blocks:
     def __init__(self) -> None:
         self._last: tuple[str, bytes] = ("", b"")
 
-    def of(self, event: BusEvent) -> bytes:
+    def of(self, event: Event) -> bytes:
         if self._last[0] != event.event_id:
             block = event_block(event.kind, event.data, event.event_id)
             self._last = (event.event_id, block)

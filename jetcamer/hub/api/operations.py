@@ -12,8 +12,6 @@ from jetcamer.hub.api.prometheus import Exposition
 from jetcamer.hub.api.table import Call, Media, Operation, Reply
 from jetcamer.net.http import Answer, HTTPError
 
-_TEXT = "text/plain; charset=utf-8"
-
 
 class HubOperations:
     def __init__(self, parts: HubParts, exposition: Exposition) -> None:

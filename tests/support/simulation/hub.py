@@ -23,7 +23,8 @@ from jetcamer.hub.ingest import Ingest
 from jetcamer.hub.records import AgentRecord, CommandRecord, RefusalRecord
 from jetcamer.hub.refusals import Refusals
 from jetcamer.hub.registry import AgentRegistry
-from jetcamer.hub.session import AgentSession, Connection, Policy
+from jetcamer.hub.session import AgentSession
+from jetcamer.hub.session_interfaces import Connection, Policy
 from jetcamer.protocol.envelope import (
     AuthPayload,
     Envelope,
