@@ -24,8 +24,9 @@ from twisted.internet.tcp import Server
 from twisted.python import context, log
 from twisted.python.log import ILogContext
 
-#: Bytes to read at first, and where there is more than that, the second time.
-_FEW, _MANY = 4096, 60 * 1024
+#: Bytes to read at first, and where there is more than that, the second time. The few are what fits
+#: into the largest of the blocks (512 bytes) that Python keeps ready instead of asking the heap.
+_FEW, _MANY = 479, 60 * 1024
 
 
 class DirectEPollReactor(EPollReactor):
@@ -41,15 +42,21 @@ class DirectEPollReactor(EPollReactor):
         contexts = context.theContextTracker.currentContext().contexts
         contexts.append({ILogContext: log_context})
         try:
+            selectables = self._selectables
             for fd, event in events:
                 # Looked up now: what came before may have unregistered it.
-                selectable = self._selectables.get(fd)
+                selectable = selectables.get(fd)
                 if selectable is None:
                     continue
-                if event == EPOLLIN:
-                    self._read(selectable, fd, log_context)
-                else:
+                if event != EPOLLIN:
                     log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
+                elif type(selectable) is Server:
+                    log_context["system"] = selectable.logstr
+                    why = _receive(selectable)
+                    if why is not None:
+                        self._lose(selectable, why, why is CONNECTION_DONE, selectable.logstr)
+                else:
+                    self._read(selectable, fd, log_context)
         finally:
             contexts.pop()
 
@@ -69,33 +76,44 @@ class DirectEPollReactor(EPollReactor):
             if selectable.fileno() == -1:
                 why = _NO_FILEDESC
             else:
-                why = _receive(selectable) if type(selectable) is Server else selectable.doRead()
+                why = selectable.doRead()
                 in_read = True
         except BaseException:
             why = sys.exc_info()[1]
             log.err()
         if why:
-            try:
-                self._disconnectSelectable(selectable, why, in_read)
-            except KeyboardInterrupt:
-                raise
-            except BaseException:
-                log.err(system=prefix)
+            self._lose(selectable, why, in_read, prefix)
+
+    def _lose(self, selectable: Any, why: Any, in_read: bool, prefix: str) -> None:
+        try:
+            self._disconnectSelectable(selectable, why, in_read)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            log.err(system=prefix)
 
 
 def _receive(connection: Any) -> Any:
-    """`Connection.doRead` of an accepted connection, with a buffer that fits what mostly comes:
-    to take 64 KiB from the heap for some hundred bytes costs as much as to read them."""
+    """`Connection.doRead` of an accepted connection; what was raised is logged and returned.
+
+    Its buffer fits what mostly comes: to take 64 KiB from the heap for some hundred bytes costs
+    as much as to read them.
+    """
     try:
-        data = connection.socket.recv(_FEW)
-        if len(data) == _FEW:
-            with suppress(BlockingIOError):
-                data += connection.socket.recv(_MANY)
-    except OSError as error:
-        return None if error.errno == EWOULDBLOCK else CONNECTION_LOST
-    if not data:
-        return CONNECTION_DONE
-    connection.protocol.dataReceived(data)
+        receive = connection.socket.recv
+        try:
+            data = receive(_FEW)
+            if len(data) == _FEW:
+                with suppress(BlockingIOError):
+                    data += receive(_MANY)
+        except OSError as error:
+            return None if error.errno == EWOULDBLOCK else CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        connection.protocol.dataReceived(data)
+    except BaseException as error:
+        log.err()
+        return error
     return None
 
 

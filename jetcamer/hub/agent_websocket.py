@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from jetcamer.hub.admission import UNIX, plain_address
-from jetcamer.hub.frames import LONGEST, is_awaited, text_frames
+from jetcamer.hub.frames import LONGEST, is_awaited, text_frames, wire_length
 from jetcamer.hub.handshake import END, Refusal, Upgrade, accepting, read_request, refusing
 from jetcamer.hub.timed_websocket import CLOSED, CLOSING, CONNECTING, OPEN, TimedWebSocket
 from jetcamer.net.url import join_authority
@@ -158,30 +158,31 @@ class AgentWebSocket(TimedWebSocket):
         """
         if self.state == CONNECTING:
             self._read_handshake()
-        while self.state in (OPEN, CLOSING):
-            short = self.state == OPEN and self.current_frame is None and not self.inside_message
+        while (state := self.state) == OPEN or state == CLOSING:
+            short = state == OPEN and self.current_frame is None and not self.inside_message
             if short and not self._take_text_frames():
-                break
+                return
             # The session may have ended it.
-            if self.state == CLOSED or not self.processData():
+            more = self.state != CLOSED and self.processData()
+            if self.current_frame is None:
+                self.current_frame_masker = None
+            if not more:
                 break
         if self.state == CLOSED:
             self.data = b""
-        if self.current_frame is None:
-            self.current_frame_masker = None
 
     def _take_text_frames(self) -> bool:
         """Hand the whole text frames in hand to the session; whether something is left to parse."""
         data = self.data
-        longest = self._longest
         session = self.session
         if session is None:
             return bool(data)
-        payloads, at = text_frames(data, longest)
+        payloads, at = text_frames(data, self._longest)
         if payloads:
             taken = self._hand_on(payloads, session)
             if taken < len(payloads):
-                payloads, at = text_frames(data, longest, taken)
+                del payloads[taken:]
+                at = wire_length(payloads)
             octets = sum(map(len, payloads))
             traffic = self.factory.traffic
             traffic.incomingWebSocketFrames += taken

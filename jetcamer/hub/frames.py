@@ -9,13 +9,11 @@ judges: what is not taken here is not therefore wrong.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from struct import Struct
 
 #: Payload bytes of the longest frame that is taken: what the 16-bit form of the length can say.
 LONGEST = 0xFFFF
-
-#: More frames than there are in any read.
-MANY = 1 << 30
 
 #: A frame that is not whole yet is waited for up to this length, its header included, and the
 #: full parser spared. Beyond it, joining each read to what came before would cost more.
@@ -24,7 +22,10 @@ _LONGEST_AWAITED = 4096
 _FINAL_TEXT = 0x81
 _MASKED = 0x80
 _LENGTH_16, _LENGTH_64 = _MASKED | 126, _MASKED | 127
+_TEXT = _FINAL_TEXT << 8 | _MASKED  # the first two bytes, where the second is the length
+_TEXT_16 = _TEXT | 126  # where two more are
 _HEAD, _HEAD_16 = 2 + 4, 4 + 4  # bytes before the payload, the mask being the last four
+_two_shorts = Struct(">HH").unpack_from
 
 
 def xor_mask(data: bytes, mask: bytes) -> bytes:
@@ -47,26 +48,24 @@ def _fastest_mask() -> Callable[[bytes, bytes], bytes]:
 unmask = _fastest_mask()
 
 
-def text_frames(data: bytes, longest: int, most: int = MANY) -> tuple[list[bytes], int]:
+def text_frames(data: bytes, longest: int) -> tuple[list[bytes], int]:
     """The payloads of the text frames that `data` begins with, and where the rest begins.
 
     :param longest: payload bytes, at most `LONGEST`.
-    :param most: frames to take.
     """
     payloads: list[bytes] = []
     at, size = 0, len(data)
-    while size - at >= _HEAD and data[at] == _FINAL_TEXT and len(payloads) < most:
-        length = data[at + 1]
-        if length == _LENGTH_16:
+    while size - at >= _HEAD:
+        kind, length = _two_shorts(data, at)
+        if kind == _TEXT_16:
             begin = at + _HEAD_16
-            length = data[at + 2] << 8 | data[at + 3]
             if length < 126:
                 break  # would have fitted into the short form
-        elif _MASKED <= length < _LENGTH_16:
+        elif _TEXT <= kind < _TEXT_16:
             begin = at + _HEAD
-            length -= _MASKED
+            length = kind - _TEXT
         else:
-            break  # not masked, or longer than ours are
+            break  # not final text, not masked, or longer than ours are
         end = begin + length
         if end > size or length > longest:
             break
@@ -79,6 +78,11 @@ def text_frames(data: bytes, longest: int, most: int = MANY) -> tuple[list[bytes
         payloads.append(payload)
         at = end
     return payloads, at
+
+
+def wire_length(payloads: Sequence[bytes]) -> int:
+    """Bytes of the frames that `text_frames` took these from."""
+    return sum(len(each) + (_HEAD if len(each) < 126 else _HEAD_16) for each in payloads)
 
 
 def is_awaited(data: bytes, longest: int) -> bool:

@@ -152,14 +152,15 @@ class AgentSession:
             return
         now = self._now_ms()
         agent = self.agent
+        metrics: MetricsMessage | None = None
         envelope: Envelope | MetricsMessage
         try:
             if agent is None:
                 agent, envelope = self._open_first(data, now)
             else:
-                key = self._key
-                short = key.open_metrics(data) if key in agent.keys else None
-                envelope = self._open(data, agent) if short is None else short
+                if self._key in agent.keys:
+                    metrics = self._key.open_metrics(data)
+                envelope = self._open(data, agent) if metrics is None else metrics
                 if envelope.agent_id != agent.agent_id:
                     raise ProtocolError("wrong_agent", "the agent id changed within a connection")
             agent.replay.check(envelope.ts, envelope.nonce, now)
@@ -178,11 +179,12 @@ class AgentSession:
             return
         self.verified += 1
         self.last_seen_ms = now
-        if isinstance(envelope, MetricsMessage):
+        if metrics is not None:
             agent.last_seen_ms = agent.metrics_ms = now
-            agent.metrics = payload = envelope.payload
-            self._listener.metrics(self, envelope, payload)
+            agent.metrics = payload = metrics.payload
+            self._listener.metrics(self, metrics, payload)
             return
+        assert isinstance(envelope, Envelope)
         try:
             self._dispatch(agent, envelope, now)
         except ProtocolError as error:

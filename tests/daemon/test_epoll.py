@@ -11,12 +11,16 @@ from typing import Any
 from twisted.internet import reactor as trial_reactor
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python import context, log
 from twisted.python.failure import Failure
 from twisted.python.log import ILogContext
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from jetcamer.daemon.epoll import DirectEPollReactor
 from tests.support.case import ProcessCase
@@ -294,6 +298,107 @@ class SameTests(SynchronousTestCase):
         act(scene)
         for each in internal:
             each.connectionLost(Failure(CONNECTION_DONE))
+
+
+class Accepted(Protocol):
+    """Notes what befalls an accepted connection, and does what the scene says when it reads."""
+
+    scene: Scene
+    data = b""
+    on_read: Callable[[], object] = staticmethod(lambda: None)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data += data
+        prefix = context.get(ILogContext)["system"]
+        if prefix not in self.scene.events:
+            self.scene.events.append(prefix)
+        self.on_read()
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.scene.events.append((self.data, reason.type, str(reason.value)))
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfCloseable(Accepted):
+    def readConnectionLost(self) -> None:
+        self.scene.events.append("half lost")
+
+    def writeConnectionLost(self) -> None:
+        pass
+
+
+class AcceptedTests(SynchronousTestCase):
+    """Those that the shorter way knows: TCP connections that a port accepted."""
+
+    play = SameTests.play
+
+    def accept(self, scene: Scene, kind: type[Accepted] = Accepted) -> tuple[Accepted, Any]:
+        factory = Factory.forProtocol(kind)
+        built: list[Accepted] = []
+        build = factory.buildProtocol
+        factory.buildProtocol = lambda addr: built.append(build(addr)) or built[-1]
+        port = scene.reactor.listenTCP(0, factory, interface="127.0.0.1")
+        client = socket.create_connection(("127.0.0.1", port.getHost().port))
+        scene.open.append(client)
+        while not built:
+            scene.step()
+        built[0].scene = scene
+        return built[0], client
+
+    def test_sizes(self) -> None:
+        for size in (1, 478, 479, 480, 4096, 479 + 60 * 1024, 200_000):
+
+            def act(scene: Scene, size: int = size) -> None:
+                connection, client = self.accept(scene)
+                sent = os.urandom(size)
+                scene.events.append(sent)
+                client.sendall(sent)
+                while len(connection.data) < size:
+                    scene.step()
+                client.close()
+                while len(scene.events) < 3:
+                    scene.step()
+                (scene.events[0],) = {sent, scene.events[-1][0]}
+                scene.events[0] = scene.events[-1] = len(sent)
+
+            self.assertEqual(self.play(act), [size, "Accepted,0,127.0.0.1", size])
+
+    def test_reset(self) -> None:
+        def act(scene: Scene) -> None:
+            _, client = self.accept(scene)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            client.close()
+            while not scene.events:
+                scene.step()
+
+        ((_, reason, _),) = self.play(act)
+        self.assertIs(reason, ConnectionLost)
+
+    def test_half_closed(self) -> None:
+        def act(scene: Scene) -> None:
+            _, client = self.accept(scene, HalfCloseable)
+            client.shutdown(socket.SHUT_WR)
+            while not scene.events:
+                scene.step()
+
+        self.assertEqual(self.play(act), ["half lost"])
+
+    def test_what_the_protocol_raises(self) -> None:
+        for outcome in (ZeroDivisionError("odd"), OSError(11, "not from the socket"), SystemExit()):
+
+            def act(scene: Scene, outcome: BaseException = outcome) -> None:
+                def fail() -> None:
+                    raise outcome
+
+                connection, client = self.accept(scene)
+                connection.on_read = fail
+                client.sendall(b"1")
+                while len(scene.events) < 2:
+                    scene.step()
+
+            prefix = "Accepted,0,127.0.0.1"
+            lost = (b"1", type(outcome), str(outcome))
+            self.assertEqual(self.play(act), [prefix, lost, (prefix, type(outcome))])
 
 
 INSTALL = """

@@ -15,6 +15,7 @@ from array import array
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from math import floor
 from operator import itemgetter
 
@@ -31,6 +32,10 @@ HOUR = 3_600_000
 _READ_ROWS = 5_000
 _MOVE_ROWS = 2_000
 _DELETE_ROWS = 10_000
+
+#: Rows that one statement inserts. Each statement gives up the interpreter's lock and waits for it:
+#: with one for each row, the thread of the store and that of the reactor would take turns.
+_INSERT_ROWS = 100
 
 _ABSENT = -(2**31)
 _MAX_PERCENT = 2_000_000.0
@@ -85,22 +90,30 @@ _SELECT_MINUTES = _select("metrics_minute")
 _SELECT_HOURS = _select("metrics_hour")
 
 
+_INTO_RECENT = "INSERT INTO metrics_recent (agent, ts, cpu, mem, disk) VALUES "
+_ROW = "(?, ?, ?, ?, ?)"
+_INSERT = _INTO_RECENT + _ROW
+_INSERT_MANY = _INTO_RECENT + ", ".join([_ROW] * _INSERT_ROWS)
+
+
 def insert(connection: sqlite3.Connection, numbers: Numbers, facts: Sequence[MetricsFact]) -> None:
     number, other = numbers.of, thousandths
-    connection.executemany(
-        "INSERT INTO metrics_recent (agent, ts, cpu, mem, disk) VALUES (?, ?, ?, ?, ?)",
-        [
-            (
-                number(agent),
-                ts,
-                # `thousandths` without the call, for what is usual.
-                int(cpu * 1000 + 0.5) if cpu is not None and 0 <= cpu <= 100 else other(cpu),
-                int(mem * 1000 + 0.5) if mem is not None and 0 <= mem <= 100 else other(mem),
-                int(disk * 1000 + 0.5) if disk is not None and 0 <= disk <= 100 else other(disk),
-            )
-            for agent, ts, cpu, mem, disk in facts
-        ],
-    )
+    rows = [
+        (
+            number(agent),
+            ts,
+            # `thousandths` without the call, for what is usual.
+            int(cpu * 1000 + 0.5) if cpu is not None and 0 <= cpu <= 100 else other(cpu),
+            int(mem * 1000 + 0.5) if mem is not None and 0 <= mem <= 100 else other(mem),
+            int(disk * 1000 + 0.5) if disk is not None and 0 <= disk <= 100 else other(disk),
+        )
+        for agent, ts, cpu, mem, disk in facts
+    ]
+    whole = len(rows) - len(rows) % _INSERT_ROWS
+    for start in range(0, whole, _INSERT_ROWS):
+        values = [*chain.from_iterable(rows[start : start + _INSERT_ROWS])]
+        connection.execute(_INSERT_MANY, values)
+    connection.executemany(_INSERT, rows[whole:])
 
 
 def thousandths(percent: float | None) -> int | None:
