@@ -63,11 +63,14 @@ class NodeHub(_JSONLines):
     :param collects: `rest` collects its garbage, as no server in the field is told to.
     """
 
+    label = "Node"
+
     def __init__(
         self, folder: Path, agents: int, tls: Certificate | None = None, *, collects: bool = False
     ) -> None:
         super().__init__(reactor)
-        self.label = "Node, garbage collected" if collects else "Node"
+        if collects:
+            self.label = "Node, garbage collected"
         self._collects = collects
         self.per_second = 1000.0
         self.port = 0
@@ -120,9 +123,10 @@ process.on('SIGUSR2', () => say(`[console] verified ${verified}`));
 class DocumentHub(CustomerServer):
     """The document's own server, word for word, its `console.log` replaced by a counter."""
 
+    label = "Node, the customer's"
+
     def __init__(self, folder: Path, agents: int) -> None:
         super().__init__(reactor, {})
-        self.label = "Node, the document's"
         self.per_second = 1000.0
         self._folder = folder
         self._source = server_source(secrets(agents)) + _SILENCE  # SkipTest where there is none
@@ -217,6 +221,8 @@ class Hub(HubService):
     :param options: of ``twistd``, beside the unit's.
     """
 
+    label = "JetCamer"
+
     def __init__(
         self,
         folder: Path,
@@ -239,7 +245,6 @@ class Hub(HubService):
         unit_options, variables = unit()
         super().__init__(reactor, folder, config, **variables)
         self.options = [*unit_options, *options]
-        self.label = "JetCamer"
         self.per_second = 1000.0
         self._agents = agents
 

@@ -18,11 +18,17 @@ from select import EPOLLIN
 from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.posixbase import _NO_FILEDESC
 from twisted.internet.tcp import Server
 from twisted.python import context, log
 from twisted.python.log import ILogContext
+
+from jetcamer.daemon.direct_tcp import DirectConnection, DirectPort
+
+#: Connections whose `doRead` is `Connection`'s own.
+_ACCEPTED = frozenset({Server, DirectConnection})
 
 #: Bytes to read at first, and where there is more than that, the second time. The few are what fits
 #: into the largest of the blocks (512 bytes) that Python keeps ready instead of asking the heap.
@@ -50,7 +56,7 @@ class DirectEPollReactor(EPollReactor):
                     continue
                 if event != EPOLLIN:
                     log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
-                elif type(selectable) is Server:
+                elif type(selectable) in _ACCEPTED:
                     log_context["system"] = selectable.logstr
                     why = _receive(selectable)
                     if why is not None:
@@ -59,6 +65,13 @@ class DirectEPollReactor(EPollReactor):
                     self._read(selectable, fd, log_context)
         finally:
             contexts.pop()
+
+    def listenTCP(
+        self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
+    ) -> DirectPort:
+        listening = DirectPort(port, factory, backlog, interface, self)
+        listening.startListening()
+        return listening
 
     # ReactorBase calls it by this name.
     doIteration = doPoll

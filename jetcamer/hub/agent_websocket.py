@@ -158,6 +158,8 @@ class AgentWebSocket(TimedWebSocket):
         """
         if self.state == CONNECTING:
             self._read_handshake()
+            if self.state == OPEN and not self.data:
+                return  # as nearly always: agents wait for the answer
         while (state := self.state) == OPEN or state == CLOSING:
             short = state == OPEN and self.current_frame is None and not self.inside_message
             if short and not self._take_text_frames():

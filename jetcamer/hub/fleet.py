@@ -101,13 +101,14 @@ class Agent:
         #: Made with the first.
         self.replacements: Replacements | None = None
 
-    def describe(self, auth: AuthPayload, address: str) -> None:
-        """What it says of itself with `auth`, as far as it is kept."""
+    def describe(self, auth: AuthPayload, address: str) -> AuthPayload:
+        """What it says of itself with `auth`; returns that as far as it is kept."""
         auth = shortened(auth)
         self.hostname = auth.hostname
         self.version = auth.version
         self.capabilities = auth.capabilities
         self.address = address
+        return auth
 
     def replaced(self, now_ms: int, older: Machine, newer: Machine) -> None:
         """A newer session took the place of an open one."""
@@ -163,12 +164,19 @@ class Agent:
 
 def shortened(auth: AuthPayload) -> AuthPayload:
     """`auth`, where it is too long cut to what is kept of it."""
-    short = AuthPayload(
+    capabilities = auth.capabilities
+    if (
+        len(auth.hostname) <= MAX_WORDS
+        and len(auth.version) <= MAX_WORDS
+        and len(capabilities) <= MAX_CAPABILITIES
+        and max(map(len, capabilities), default=0) <= MAX_CAPABILITY
+    ):
+        return auth
+    return AuthPayload(
         hostname=auth.hostname[:MAX_WORDS],
         version=auth.version[:MAX_WORDS],
-        capabilities=tuple(each[:MAX_CAPABILITY] for each in auth.capabilities[:MAX_CAPABILITIES]),
+        capabilities=tuple(each[:MAX_CAPABILITY] for each in capabilities[:MAX_CAPABILITIES]),
     )
-    return auth if short == auth else short
 
 
 def _clock_words(skew_ms: int, refusal: RefusalRecord) -> str:

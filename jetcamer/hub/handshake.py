@@ -13,9 +13,11 @@ import re
 from base64 import b64encode
 from collections.abc import Sequence
 from email.utils import formatdate
+from functools import lru_cache
 from hashlib import sha1
 from http import HTTPStatus
 from math import ceil
+from time import time
 from typing import NamedTuple
 
 #: What ends a request head.
@@ -24,20 +26,24 @@ END = b"\r\n\r\n"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _VERSION = "13"
 
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/([0-9]\.[0-9])\r\n")
-_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*\r\n")
+_TCHAR = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+_FIELD = rf"{_TCHAR}++:[\t -~\x80-\xff]*+\r\n"
+_REQUEST_LINE = re.compile(rf"({_TCHAR}++) ([!-~]++) HTTP/([0-9]\.[0-9])\r\n")
+_FIELDS = re.compile(rf"(?:{_FIELD})*+\r\n")
+#: For what `_FIELDS` has matched.
+_LINE = re.compile(r"([^:]++):(.*)\r\n")
 _AUTHORITY = re.compile(r"\A(?:https?|wss?)://[^/?#]*", re.IGNORECASE)
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]*\]|[^\[\]:/?#@ \t]*)(?::[0-9]{1,5})?")
 _KEY = re.compile(r"[A-Za-z0-9+/]{22}==")
 
 #: Fields that are read, and whether they may be there more than once.
 _READ = {
-    b"host": False,
-    b"upgrade": True,
-    b"connection": True,
-    b"sec-websocket-key": False,
-    b"sec-websocket-version": False,
-    b"x-forwarded-for": True,
+    "host": False,
+    "upgrade": True,
+    "connection": True,
+    "sec-websocket-key": False,
+    "sec-websocket-version": False,
+    "x-forwarded-for": True,
 }
 
 
@@ -66,72 +72,74 @@ def try_later(status: int, words: str, seconds: float) -> Refusal:
 
 def read_request(head: bytes) -> Upgrade | Refusal:
     """What the request asks for. `head` ends with `END`, and nothing comes after that."""
-    line = _REQUEST_LINE.match(head)
+    text = head.decode("latin-1")
+    line = _REQUEST_LINE.match(text)
     if line is None:
         return Refusal(400, "the request line is malformed")
     method, target, version = line.groups()
-    if method != b"GET":
+    if method != "GET":
         return Refusal(405, "the method is not GET", (("Allow", "GET"),))
-    if version != b"1.1":
+    if version != "1.1":
         return Refusal(505, "the version is not HTTP/1.1")
-    fields = _read_fields(head, line.end())
-    return fields if isinstance(fields, Refusal) else _judge(target.decode("ascii"), fields)
+    fields = _read_fields(text, line.end())
+    return fields if isinstance(fields, Refusal) else _judge(target, fields)
 
 
-def _read_fields(head: bytes, at: int) -> dict[bytes, str] | Refusal:
-    """The fields that matter, by their names in lower case; several of one name joined."""
-    found: dict[bytes, str] = {}
-    end = len(head) - 2  # the empty line
-    while at < end:
-        field = _FIELD.match(head, at)
-        if field is None:
-            return Refusal(400, "a header line is malformed")
-        at = field.end()
-        name = field[1].lower()
-        may_repeat = _READ.get(name)
-        if may_repeat is None:
-            continue
-        value = field[2].decode("latin-1")
-        if name not in found:
-            found[name] = value
-        elif may_repeat:
-            found[name] += f", {value}"
-        else:
-            return Refusal(400, f"{name.decode()} is there more than once")
+def _read_fields(text: str, at: int) -> dict[str, str] | Refusal:
+    """The fields by their names in lower case; several of one name that is read joined."""
+    if _FIELDS.fullmatch(text, at) is None:
+        return Refusal(400, "a header line is malformed")
+    lines = [(name.lower(), value.strip(" \t")) for name, value in _LINE.findall(text, at)]
+    found = dict(lines)
+    if len(found) == len(lines):
+        return found
+    for name, may_repeat in _READ.items():
+        values = [value for each, value in lines if each == name]
+        if len(values) > 1 and not may_repeat:
+            return Refusal(400, f"{name} is there more than once")
+        if values:
+            found[name] = ", ".join(values)
     return found
 
 
-def _judge(target: str, fields: dict[bytes, str]) -> Upgrade | Refusal:
-    path, _, _ = _AUTHORITY.sub("", target, count=1).partition("?")
+def _judge(target: str, fields: dict[str, str]) -> Upgrade | Refusal:
+    origin_form = target if target.startswith("/") else _AUTHORITY.sub("", target, count=1)
+    path, _, _ = origin_form.partition("?")
     if "#" in target:
         return Refusal(400, "the target has a fragment")
-    host = fields.get(b"host")
+    host = fields.get("host")
     if host is None or not _HOST.fullmatch(host):
         return Refusal(400, "host is missing or malformed")
-    upgrade = fields.get(b"upgrade")
+    upgrade = fields.get("upgrade")
     if upgrade is None:
         return _upgrade_required("upgrade is missing")
     if not _has_token(upgrade, "websocket"):
         return Refusal(400, "upgrade does not name websocket")
-    if not _has_token(fields.get(b"connection", ""), "upgrade"):
+    if not _has_token(fields.get("connection", ""), "upgrade"):
         return Refusal(400, "connection does not name upgrade")
-    version = fields.get(b"sec-websocket-version", "")
+    version = fields.get("sec-websocket-version", "")
     if version != _VERSION:
         if version.isascii() and version.isdigit():
             return _upgrade_required("the version of the protocol is not 13")
         return Refusal(400, "sec-websocket-version is missing or malformed")
-    key = fields.get(b"sec-websocket-key", "")
+    key = fields.get("sec-websocket-key", "")
     if not _KEY.fullmatch(key):
         return Refusal(400, "sec-websocket-key is missing or malformed")
-    return Upgrade(path, key, fields.get(b"x-forwarded-for", ""))
+    return Upgrade(path, key, fields.get("x-forwarded-for", ""))
 
 
 def _has_token(value: str, token: str) -> bool:
-    return any(each.strip().lower() == token for each in value.split(","))
+    value = value.lower()
+    return value == token or token in [each.strip() for each in value.split(",")]
 
 
 def _upgrade_required(words: str) -> Refusal:
     return Refusal(426, words, (("Upgrade", "websocket"), ("Sec-WebSocket-Version", _VERSION)))
+
+
+@lru_cache(maxsize=1)
+def _date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)
 
 
 def accepting(key: str) -> bytes:
@@ -142,7 +150,7 @@ def accepting(key: str) -> bytes:
         "Server: JetCamer\r\n"
         "Upgrade: websocket\r\n"
         "Connection: Upgrade\r\n"
-        f"Date: {formatdate(usegmt=True)}\r\n"
+        f"Date: {_date(int(time()))}\r\n"
         f"Sec-WebSocket-Accept: {accept}\r\n"
         "\r\n"
     ).encode()

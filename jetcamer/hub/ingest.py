@@ -14,7 +14,7 @@ import msgspec
 from twisted.internet.interfaces import IReactorTime
 
 from jetcamer.hub.bus.local import LocalBus, weight_of
-from jetcamer.hub.fleet import Agent, Fleet, shortened
+from jetcamer.hub.fleet import Agent, Fleet
 from jetcamer.hub.records import RefusalRecord
 from jetcamer.hub.refusals import Refusals
 from jetcamer.hub.session import AgentSession
@@ -154,7 +154,6 @@ class Ingest:
         agent = session.agent
         assert agent is not None
         now = session.last_seen_ms
-        session.auth = payload = shortened(payload)
         is_new = not session.record_id
         if is_new:
             session.record_id = self._store.session_started(agent.record(), session.peer, now)

@@ -145,7 +145,7 @@ class AgentRegistry:
                     peer=session.peer,
                     shared=", with the shared secret" if agent.legacy else "",
                 )
-        agent.describe(payload, session.address)
+        session.auth = payload = agent.describe(payload, session.address)
         if before is not None and before is not session:
             self._replace(before, session)
         self._listener.authenticated(session, envelope, payload)

@@ -34,6 +34,8 @@ from jetcamer.protocol.envelope import (
     MetricsPayload,
     decode,
     decode_payload,
+    decode_plain,
+    envelope_of,
 )
 from jetcamer.protocol.errors import ProtocolError, excerpt
 from jetcamer.protocol.parsing import check_limits, members
@@ -244,8 +246,11 @@ class AgentSession:
 
     # How a message is judged.
 
-    def _open(self, data: bytes, agent: Agent) -> Envelope:
-        """Verify with the agent's keys, the one that was right the last time first."""
+    def _open(self, data: bytes, agent: Agent, plain: Envelope | None = None) -> Envelope:
+        """Verify with the agent's keys, the one that was right the last time first.
+
+        :param plain: what `decode_plain` has found in `data`, where that was done before.
+        """
         keys = agent.keys
         key = self._key
         if key not in keys:
@@ -253,14 +258,14 @@ class AgentSession:
                 raise ProtocolError("unknown_agent", "its secrets have been taken back")
             key = self._key = keys[0]
         try:
-            return key.open(data)
+            return key.open(data, plain)
         except ProtocolError as error:
             if error.code != "invalid_signature" or len(keys) == 1:
                 raise
         for other in keys:
             if other is not key:
                 try:
-                    envelope = other.open(data)
+                    envelope = other.open(data, plain)
                 except ProtocolError:
                     continue
                 self._key = other
@@ -269,11 +274,12 @@ class AgentSession:
 
     def _open_first(self, data: bytes, now: int) -> tuple[Agent, Envelope]:
         """The one message that is decoded before it is verified: it says by which key."""
-        claimed = decode(data).agent_id
+        plain = decode_plain(data)
+        claimed = (envelope_of(members(data)) if plain is None else plain).agent_id
         agent = self._keys.find(claimed, now)
         if agent is None:
             raise ProtocolError("unknown_agent", self._keys.why_unknown(claimed))
-        return agent, self._open(data, agent)
+        return agent, self._open(data, agent, plain)
 
     def _beyond_burst(self, agent: Agent, now: int) -> float:
         """Refuse it; but where our clock was set back since the last one, begin anew."""

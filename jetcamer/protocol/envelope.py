@@ -139,9 +139,7 @@ def decode(data: bytes) -> Envelope:
     Raises only ProtocolError.
     """
     envelope = decode_plain(data)
-    if envelope is None or not _SIGNATURE_FORM.fullmatch(envelope.signature):
-        return envelope_of(members(data))
-    return envelope
+    return envelope_of(members(data)) if envelope is None else envelope
 
 
 def decode_payload(envelope: Envelope, kind: type[P]) -> P:
@@ -162,8 +160,8 @@ def decode_plain(data: bytes) -> Envelope | None:
 
     That is: without white space, the members of `Envelope` in their order and once each, their
     names and strings without escapes. Then the text that was signed is ``data[:-TAIL] + b"}"``.
-    The signature is 64 ASCII characters, of any kind. None may also mean that the message is wrong,
-    which `members` and `envelope_of` find the words for. Raises ``too_large`` and ``too_deep``.
+    None may also mean that the message is wrong, which `members` and `envelope_of` find the words
+    for. Raises ``too_large`` and ``too_deep``.
     """
     check_limits(data)
     try:
@@ -184,6 +182,7 @@ def decode_plain(data: bytes) -> Envelope | None:
         and data.startswith(_SIGNATURE, -TAIL)
         and len(data) == len(head) - 1 + len(envelope.payload) + TAIL
         and (b"\\" not in data or (head.count(b'"') == _HEAD_QUOTES and b"\\" not in head))
+        and _SIGNATURE_FORM.fullmatch(envelope.signature)
     ):
         return envelope
     return None

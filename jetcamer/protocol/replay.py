@@ -87,14 +87,20 @@ class ReplayGuard:
             )
         if ts >= self._high:
             self._high = ts
-            times, at = self._times, self._lowest
-            if len(tags) == self._limit and times[at] < ts - _RECENT:
+            times, held = self._times, len(tags)
+            if held < self._limit:
+                times.append(ts)
+                self._marks.append(mark)
+                tags.append(tag)
+                return
+            at = self._lowest
+            if held == self._limit and times[at] < ts - _RECENT:
                 # Nearly every message ends here: the highest takes the place of the lowest.
                 self._floor = times[at]
                 times[at] = ts
                 self._marks[at] = mark
                 tags[at] = tag
-                self._lowest = (at + 1) % self._limit
+                self._lowest = (at + 1) % held
                 return
         self._insert(ts, mark)
 
@@ -107,7 +113,7 @@ class ReplayGuard:
         return False
 
     def _insert(self, ts: int, mark: int) -> None:
-        """Remember one of the first messages, one of a burst, or one that is not the newest."""
+        """Remember one of a burst, or one that is not the newest."""
         times, marks, tags, at = self._times, self._marks, self._tags, self._lowest
         if at:
             times[:] = times[at:] + times[:at]

@@ -98,7 +98,7 @@ class SigningKey:
         check_limits(message)
         return message
 
-    def open(self, data: bytes) -> Envelope:
+    def open(self, data: bytes, plain: Envelope | None = None) -> Envelope:
         """The envelope of a message with a right signature; else ProtocolError, whatever `data` is.
 
         The signature is over the bytes received, less the signature member. Only where the
@@ -107,8 +107,10 @@ class SigningKey:
         they were spelled, without the white space, in the signing order and in the order
         received; then, of a message up to 64 KiB, the values written anew as Node writes them,
         and as Go does.
+
+        :param plain: what `decode_plain` has found in `data`, where that was done before.
         """
-        envelope = decode_plain(data)
+        envelope = decode_plain(data) if plain is None else plain
         if envelope is not None and self._matches(data[:-TAIL] + b"}", envelope.signature):
             return envelope
         # Wrong, laid out otherwise, or with white space inside the payload: all the slow way.
