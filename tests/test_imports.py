@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -24,10 +25,16 @@ ALLOWED = {
 }
 
 
+@cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+@cache
 def imports(path: Path) -> set[str]:
     """The absolute names of modules that a file imports, wherever in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -69,7 +76,7 @@ class ImportRulesTests(SynchronousTestCase):
 
     def test_no_module_takes_the_reactor_at_its_top(self) -> None:
         for _, path in self.modules():
-            for node in ast.parse(path.read_text("utf-8")).body:
+            for node in parse(path).body:
                 if isinstance(node, ast.ImportFrom) and node.module == "twisted.internet":
                     names = [alias.name for alias in node.names]
                     self.assertNotIn("reactor", names, str(path))
@@ -85,7 +92,7 @@ class ImportRulesTests(SynchronousTestCase):
                 "twisted.application.service.ServiceMaker",
             },
         )
-        docstring, *statements = ast.parse(path.read_text("utf-8")).body
+        docstring, *statements = parse(path).body
         self.assertIsInstance(docstring, ast.Expr)
         makers = []
         for node in statements:

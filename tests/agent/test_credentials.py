@@ -175,7 +175,7 @@ class Saving(StoreTestCase):
         for reader in readers:
             reader.start()
         try:
-            for _ in range(50):
+            for _ in range(20):
                 self.store.save(TWO)
                 self.store.save(ONE)
         finally:

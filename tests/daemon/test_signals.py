@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 from twisted.trial.unittest import SynchronousTestCase
+
+from tests.support.forks import run_forked
 
 #: A daemon that sends itself SIGTERM when the test says, and prints that it stopped in order.
 DAEMON = """
@@ -23,36 +22,31 @@ if reactor._exitSignal: # what twistd does
 """
 
 
+#: Each moment, and what makes it come to pass.
+MOMENTS = {
+    "before the reactor runs": "term()",
+    **{
+        f"{phase} the reactor's start": f'reactor.addSystemEventTrigger("{phase}", "startup", term)'
+        for phase in ("before", "during", "after")
+    },
+    "while it runs": "reactor.callLater(0, term)",
+    "twice": (
+        'reactor.callLater(0, term); reactor.addSystemEventTrigger("during", "shutdown", term)'
+    ),
+    "of a child before its exec, which is no daemon, and then": (
+        "child = os.fork()\n"
+        "if not child: term(); os._exit(7)\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM\n"
+        "term()"
+    ),
+}
+
+
 class StopOnSigtermTests(SynchronousTestCase):
-    def assert_ends_in_order(self, when: str) -> None:
-        done = subprocess.run(
-            [sys.executable, "-c", DAEMON.format(when=when)],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        self.assertEqual((done.returncode, done.stdout), (0, "stopped in order\n"), done.stderr)
-
-    def test_before_the_reactor_runs(self) -> None:
-        self.assert_ends_in_order("term()")
-
-    def test_while_the_reactor_starts(self) -> None:
-        for phase in ("before", "during", "after"):
-            self.assert_ends_in_order(f'reactor.addSystemEventTrigger("{phase}", "startup", term)')
-
-    def test_while_it_runs(self) -> None:
-        self.assert_ends_in_order("reactor.callLater(0, term)")
-
-    def test_twice(self) -> None:
-        self.assert_ends_in_order(
-            'reactor.callLater(0, term); reactor.addSystemEventTrigger("during", "shutdown", term)'
-        )
-
-    def test_a_child_before_its_exec_is_no_daemon(self) -> None:
-        self.assert_ends_in_order(
-            "child = os.fork()\n"
-            "if not child: term(); os._exit(7)\n"
-            "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM\n"
-            "term()"
-        )
+    def test_at_every_moment(self) -> None:
+        programs = [DAEMON.format(when=when) for when in MOMENTS.values()]
+        loaded = ("twisted.internet.epollreactor", "jetcamer.daemon.signals")
+        for moment, ended in zip(MOMENTS, run_forked(self.mktemp(), loaded, programs), strict=True):
+            self.assertEqual(
+                (ended.status, ended.out), (0, "stopped in order\n"), f"{moment}: {ended.err}"
+            )

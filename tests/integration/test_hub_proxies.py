@@ -81,7 +81,7 @@ class Nginx(Proxy):
 class Caddy(Proxy):
     def whole(self, snippet: str) -> str:
         return (
-            "{\n\tadmin off\n\tauto_https disable_redirects\n"
+            "{\n\tadmin off\n\tskip_install_trust\n\tauto_https disable_redirects\n"
             f"\tstorage file_system {self.folder}\n}}\n{snippet}"
         )
 

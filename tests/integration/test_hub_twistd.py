@@ -12,16 +12,28 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
 
 from jetcamer.daemon.clock import wall_clock_ms
 from tests.hub.doubles import SealingAgent
 from tests.support.case import ProcessCase
+from tests.support.forks import run_forked
 from tests.support.hub_service import HubService
 from tests.support.line_process import LineNotSeen
 from tests.support.twistd import TwistdAgent, http
 from tests.support.websocket_client import connect
 
 SHARED = "a-shared-secret-that-must-never-be-printed"
+
+#: What `twistd` does, and what it loads for a hub before it takes a reactor.
+RUN = "from twisted.scripts.twistd import run; run()"
+LOADED = (
+    "twisted.scripts.twistd",
+    "twisted.internet.epollreactor",
+    "twisted.trial.itrial",
+    "jetcamer.hub.tap",
+    "jetcamer.hub.service",
+)
 
 
 class HubCase(ProcessCase):
@@ -56,7 +68,7 @@ class HubCase(ProcessCase):
 
 
 class StartTests(HubCase):
-    async def test_first_start(self) -> None:
+    async def test_first_starts(self) -> None:
         """Nothing configured but where: a key, a database and a token, and none for strangers."""
         hub = await self.hub().start()
         state = Path(hub.config["stateDir"])
@@ -78,6 +90,21 @@ class StartTests(HubCase):
         await again.start()
         self.assertEqual((await again.request("GET", "/api/agents"))[0], 200)
         self.assertFalse([line for line in again.events if "token" in line])
+        await self.agent_of(again)
+        again.signal("TERM")
+        await again.when_ended()
+        # Without its key it is nobody: one line, and nothing in its place.
+        key = state / "secret.key"
+        key.unlink()
+        last = self.hub(folder=str(hub.folder))
+        await self.assertFailure(Deferred.fromCoroutine(last.start()), LineNotSeen)
+        await last.when_ended()
+        self.assertEqual(last.exit_code, 1)
+        self.assertEqual(
+            last.stderr,
+            f"jetcamer-hub: {key} is missing: put back the one from your backup\n",
+        )
+        self.assertFalse(key.exists())
 
     async def test_cannot_start(self) -> None:
         """Each fault is one line on standard error and status 1, at once or once it runs."""
@@ -94,7 +121,7 @@ class StartTests(HubCase):
         open_key = folder / "open.key"
         open_key.write_text("x" * 44)
         open_key.chmod(0o644)
-        for config, words in (
+        faults: list[tuple[dict[str, Any], str]] = [
             (
                 {"listen": [f"tcp:{port}:interface=127.0.0.1"]},
                 f"listen: 127.0.0.1:{port}: Address already in use",
@@ -115,32 +142,18 @@ class StartTests(HubCase):
             ({"store": "mysql"}, 'store: expected "sqlite" or "off"'),
             ({"stateDir": str(newer.absolute())}, "newer"),
             ({"secretKeyFile": str(open_key.absolute())}, "open.key"),
-        ):
-            hub = self.hub(config)
-            await self.assertFailure(Deferred.fromCoroutine(hub.start()), LineNotSeen)
-            await hub.when_ended()
-            self.assertEqual(hub.exit_code, 1, hub._report(words))
-            self.assertEqual(len(hub.stderr.splitlines()), 1, hub.stderr)
-            self.assertTrue(hub.stderr.startswith("jetcamer-hub: "), hub.stderr)
-            self.assertIn(words, hub.stderr)
-
-    async def test_a_key_that_is_missing(self) -> None:
-        """One line, and nothing in its place."""
-        hub = await self.hub().start()
-        await self.agent_of(hub)
-        hub.signal("TERM")
-        await hub.when_ended()
-        key = Path(hub.config["stateDir"]) / "secret.key"
-        key.unlink()
-        again = self.hub(folder=str(hub.folder))
-        await self.assertFailure(Deferred.fromCoroutine(again.start()), LineNotSeen)
-        await again.when_ended()
-        self.assertEqual(again.exit_code, 1)
-        self.assertEqual(
-            again.stderr,
-            f"jetcamer-hub: {key} is missing: put back the one from your backup\n",
-        )
-        self.assertFalse(key.exists())
+        ]
+        programs = []
+        for number, (config, _) in enumerate(faults):
+            hub = self.hub(config, folder=str(folder / str(number)))
+            programs.append(f"import sys; sys.argv[:] = {hub.write_config()!r}; {RUN}")
+        found = await deferToThread(run_forked, folder, LOADED, programs)
+        for (_, words), ended in zip(faults, found, strict=True):
+            self.assertEqual(ended.status, 1, f"{words}: {ended}")
+            self.assertEqual(len(ended.err.splitlines()), 1, ended)
+            self.assertTrue(ended.err.startswith("jetcamer-hub: "), ended)
+            self.assertIn(words, ended.err)
+            self.assertNotIn("Traceback", ended.out)
 
     async def test_without_a_store(self) -> None:
         hub = await self.hub({"store": "off", "legacySecret": SHARED}).start()

@@ -35,8 +35,8 @@ class Logrotate:
 
     def __init__(self, file: Path, *how: str) -> None:
         self._program = require_program("logrotate")
-        self._config = file.parent.parent / "logrotate.conf"
-        self._state = file.parent.parent / "logrotate.state"
+        self._config = file.parent.parent / f"{file.name}.logrotate.conf"
+        self._state = file.parent.parent / f"{file.name}.logrotate.state"
         lines = ["rotate 20", "missingok", "su root root", *how]
         self._config.write_text(f"{file} {{\n" + "\n".join(f"  {line}" for line in lines) + "\n}\n")
         self._config.chmod(0o600)
@@ -56,59 +56,79 @@ def pause(seconds: float) -> Deferred[None]:
     return deferLater(reactor, seconds)
 
 
+class Way:
+    """A file that is written, and rotated in one way.
+
+    :param how: lines of logrotate's configuration.
+    :param follow_name: it is opened anew by its name now and then, as by a daemon that is told to.
+    :param every: so many lines.
+    """
+
+    def __init__(self, name: str, *how: str, follow_name: bool = True, every: int = 300) -> None:
+        self.name, self.how, self.follow_name, self.every = name, how, follow_name, every
+        self.written: list[str] = []
+
+    def begin(self, logs: Path) -> None:
+        self.file = logs / f"{self.name}.log"
+        self.log = self.file.open("a", encoding="utf-8")
+        self._logrotate = Logrotate(self.file, *self.how)
+
+    async def write(self, number: int) -> None:
+        """A line, and a rotation where it is time for one."""
+        if self.follow_name and not number % 50:
+            self.log.close()
+            self.log = self.file.open("a", encoding="utf-8")
+        line = f"{self.name}-{number}"
+        self.log.write(access_line(line))
+        self.log.flush()
+        self.written.append(line)
+        if not number % self.every:
+            # Names with dates differ by the second.
+            await pause(1 if "dateext" in self.how else 0)
+            await self._logrotate.rotate()
+
+
 class LogrotateTests(ShippingCase):
     """A writer of ours, so that it is known what was written."""
 
-    async def ship_and_rotate(
-        self, *how: str, follow_name: bool, every: int = 300, killed: bool = True
-    ) -> None:
+    async def ship_and_rotate(self, *ways: Way, killed: bool) -> None:
         shipping = self.ship()
-        file = shipping.logs / "access.log"
-        file.touch()
-        logrotate = Logrotate(file, *how)
+        for way in ways:
+            way.begin(shipping.logs)
         await shipping.start()
-        await shipping.following("access.log")
-        written = []
-        log = file.open("a", encoding="utf-8")
+        await shipping.following(*(way.file.name for way in ways))
         for number in range(1, 1501):
-            if follow_name and not number % 50:  # as a daemon that is told to, a little later
-                log.close()
-                log = file.open("a", encoding="utf-8")
-            log.write(access_line(str(number)))
-            log.flush()
-            written.append(str(number))
-            if not number % every:
-                await pause(1 if "dateext" in how else 0)  # its names differ by the second
-                await logrotate.rotate()
+            for way in ways:
+                await way.write(number)
             if not number % 20:
                 await pause(0.01)
             if number == 700 and killed:
                 await shipping.kill()
             if number == 1100 and killed:
                 await shipping.start()
-        log.close()
-        status = await shipping.archived(1500)
+        for way in ways:
+            way.log.close()
+        written = [line for way in ways for line in way.written]
+        status = await shipping.archived(len(written))
         self.assertEqual(await shipping.paths(), sorted(written))
-        self.assertEqual(status["totals"]["archived"], 1500)
+        self.assertEqual(status["totals"]["archived"], len(written))
         self.assertEqual(status["totals"]["missedBytes"], 0)
         self.assertEqual(status["totals"]["givenUp"], 0)
 
-    async def test_renaming(self) -> None:
-        await self.ship_and_rotate("create", follow_name=True)
-
-    async def test_renaming_with_dates(self) -> None:
+    async def test_renaming_with_and_without_dates_and_copytruncate(self) -> None:
+        """Three files, each rotated in its way, of an agent that is killed and started again."""
         await self.ship_and_rotate(
-            "create", "dateext", "dateformat -%Y%m%d-%s", follow_name=True, every=500
+            Way("numbers", "create"),
+            Way("dates", "create", "dateext", "dateformat -%Y%m%d-%s", every=500),
+            Way("copies", "copytruncate", follow_name=False),
+            killed=True,
         )
 
     async def test_renaming_with_compression(self) -> None:
         # Not killed: what is compressed while nobody looks is gone.
         await self.ship_and_rotate(
-            "create", "compress", "delaycompress", follow_name=True, killed=False
+            Way("access", "create", "compress", "delaycompress"), killed=False
         )
-
-    async def test_copytruncate(self) -> None:
-        await self.ship_and_rotate("copytruncate", follow_name=False)
 
 
 NGINX = """
@@ -122,10 +142,11 @@ http {{
 }}
 """
 
-#: Each request asks for another path.
+#: Each request asks for another path, on each connection some hundred a second.
 WRK = """
 local thread = 0
 function setup(t) t:set("id", thread); thread = thread + 1 end
+function delay() return 2 end
 local n = 0
 function request()
   n = n + 1

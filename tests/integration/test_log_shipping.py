@@ -60,6 +60,22 @@ class EndToEndTests(ShippingCase):
         self.assertEqual(event, {"raw": "kein Format: ü", "source": "access.log"})
         metrics = await peer.message("metrics")
         self.assertIn("archived", metrics["payload"]["logs"])
+        # The local interface takes batches, and validates.
+        code, answer = await http(
+            reactor,
+            shipping.port,
+            "POST",
+            "/internal/batch",
+            {"env": "test", "events": [{"ip": "192.0.2.1", "path": "/x"}]},
+        )
+        self.assertEqual((code, answer), (200, {"status": "ok", "uploaded": 1}))
+        more = await shipping.objects()
+        (events,) = [more[key] for key in more if key not in objects]
+        self.assertEqual(events, [{"ip": "192.0.2.1", "path": "/x", "env": "test"}])
+        code, answer = await http(reactor, shipping.port, "GET", "/internal/s3-validate")
+        self.assertEqual(code, 200, answer)
+        self.assertEqual(answer["machineId"], MACHINE_ID)
+        self.assertEqual(answer["credentialsType"], "environment-variables")
 
     async def test_a_restart_goes_on_where_it_was_also_after_a_rotation(self) -> None:
         shipping = self.ship()
@@ -78,25 +94,6 @@ class EndToEndTests(ShippingCase):
         await shipping.start()
         await shipping.archived(3)
         self.assertEqual(await shipping.paths(), ["1", "2", "3"])
-
-    async def test_the_local_interface_validates_and_takes_batches(self) -> None:
-        shipping = self.ship()
-        await shipping.start()
-        await shipping.until(lambda status: status["archive"]["state"] == "on")
-        code, answer = await http(
-            reactor,
-            shipping.port,
-            "POST",
-            "/internal/batch",
-            {"env": "test", "events": [{"ip": "192.0.2.1", "path": "/x"}]},
-        )
-        self.assertEqual((code, answer), (200, {"status": "ok", "uploaded": 1}))
-        ((_, events),) = (await shipping.objects()).items()
-        self.assertEqual(events, [{"ip": "192.0.2.1", "path": "/x", "env": "test"}])
-        code, answer = await http(reactor, shipping.port, "GET", "/internal/s3-validate")
-        self.assertEqual(code, 200, answer)
-        self.assertEqual(answer["machineId"], MACHINE_ID)
-        self.assertEqual(answer["credentialsType"], "environment-variables")
 
     async def test_what_s3_does_not_take_is_taken_later(self) -> None:
         shipping = self.ship()

@@ -95,15 +95,6 @@ class CredentialsTests(TwistdCase):
         self.assertEqual(status["missing"], "secret")
         await self.terminate(agent)
 
-    async def test_by_environment(self) -> None:
-        peer = await self.peer()
-        agent = self.agent({"wsApiUrl": peer.url}, AWS_SECRET_ACCESS_KEY=SECRET).start()
-        auth = await peer.message("auth")
-        self.assertEqual(auth["payload"]["version"].split(".")[0], "5")
-        await self.terminate(agent)
-        closed = await peer.wait_for_event("close")
-        self.assertEqual((closed["code"], closed["reason"]), (1000, "agent stopping"))
-
     async def test_by_file_while_it_runs(self) -> None:
         peer = await self.peer()
         agent = self.agent({"wsApiUrl": peer.url, "credentialPollSeconds": 1}).start()
@@ -124,11 +115,6 @@ class CredentialsTests(TwistdCase):
 
 
 class SignalTests(TwistdCase):
-    async def test_sigterm_while_waiting(self) -> None:
-        agent = self.agent().start()
-        await agent.said("[ws] not started: missing secret")
-        await self.terminate(agent)
-
     async def test_sigterm_while_connecting(self) -> None:
         deaf = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(deaf.close)
@@ -145,12 +131,6 @@ class SignalTests(TwistdCase):
         )
         agent.start()
         await agent.said("[test] asked")
-        await self.terminate(agent)
-
-    async def test_sigterm_while_backing_off(self) -> None:
-        agent = self.agent({"wsApiUrl": "ws://127.0.0.1:1/agent", "wsSecret": SECRET}).start()
-        line = await agent.said("[ws] connection failed: ")
-        self.assertIn("refused", line)
         await self.terminate(agent)
 
     async def test_sigterm_with_a_peer_that_is_frozen(self) -> None:
@@ -214,25 +194,12 @@ class RefusedStartTests(TwistdCase):
         for word in words:
             self.assertIn(word, line)
 
-    async def test_configurations_of_every_bad_kind(self) -> None:
-        bad = {
-            b"{": "line 1",
-            b"[]": "object",
-            b"\xff": "UTF-8",
-            b'{"metricsIntervalSeconds": "5"}': "metricsIntervalSeconds",
-            b'{"commands": {"x": {"argv": []}}}': "commands.x",
-            b'{"webListen": "0.0.0.0:9811"}': "webListen",
-            b'{"wsApiUrl": "http://h/"}': "wsApiUrl",
-            b'{"wsReconnectJitter": 0.6}': "wsReconnectJitter",
-            b'{"wsCaFile": "/nonexistent"}': "wsCaFile",
-        }
-        agents = []
-        for content, word in bad.items():
-            agent = self.agent()
-            agent.config_path.write_bytes(content)
-            agents.append((agent.start("--config", str(agent.config_path)), word))
-        for agent, word in agents:
-            await self.assert_refused(agent, str(agent.config_path), word)
+    async def test_a_configuration_that_is_no_utf_8(self) -> None:
+        """Faults of every other kind: `tests.agent.test_tap`."""
+        agent = self.agent()
+        agent.config_path.write_bytes(b"\xff")
+        agent.start("--config", str(agent.config_path))
+        await self.assert_refused(agent, str(agent.config_path), "UTF-8")
 
     async def test_a_named_file_that_is_missing(self) -> None:
         agent = self.agent(JETCAMER_AGENT_CONFIG="/nonexistent.json")
@@ -278,7 +245,11 @@ class OutputTests(TwistdCase):
         line = await agent.said("[ws] connection failed: ", since=before)
         self.assertIn("1008", line)
         self.assertIn("unknown_agent", line)
-        await self.terminate(agent)
+        await peer.stop()
+        await agent.wait_for(
+            lambda line: line.startswith("[ws] connection failed: ") and "refused" in line
+        )
+        await self.terminate(agent)  # while it backs off
 
     async def test_json_lines(self) -> None:
         agent = self.agent()
@@ -310,7 +281,8 @@ class OutputTests(TwistdCase):
         await deferLater(reactor, 0.05)
 
     async def test_the_manager_is_told(self) -> None:
-        """READY and STATUS reach the socket that systemd names, and the watchdog is fed."""
+        """READY and STATUS reach the socket that systemd names, and the watchdog is fed; of an
+        agent whose secret stands in its environment, and which takes its leave of the server."""
         peer = await self.peer()
         name = self.mktemp()
         os.makedirs(name)
@@ -323,11 +295,13 @@ class OutputTests(TwistdCase):
         manager.setblocking(False)
         self.addCleanup(manager.close)
         agent = self.agent(
-            {"wsApiUrl": peer.url, "wsSecret": SECRET},
+            {"wsApiUrl": peer.url},
+            AWS_SECRET_ACCESS_KEY=SECRET,
             NOTIFY_SOCKET=f"/proc/{os.getpid()}/fd/{folder}/s",
             WATCHDOG_USEC="200000",
         ).start()
-        await peer.message("auth")
+        auth = await peer.message("auth")
+        self.assertEqual(auth["payload"]["version"].split(".")[0], "5")
         told = ""
         while not all(words in told for words in ("READY=1", "STATUS=online", "WATCHDOG=1")):
             await self.pause()
@@ -336,6 +310,8 @@ class OutputTests(TwistdCase):
             except BlockingIOError:
                 continue
         await self.terminate(agent)
+        closed = await peer.wait_for_event("close")
+        self.assertEqual((closed["code"], closed["reason"]), (1000, "agent stopping"))
         while True:
             try:
                 told += manager.recv(4096).decode() + "\n"

@@ -132,7 +132,7 @@ class OutboxTests(SynchronousTestCase):
         self.outbox.open(self.written.append)
         self.assertEqual(self.written, ["r"])
 
-    @settings(deadline=None, derandomize=True, max_examples=300, database=None)
+    @settings(deadline=None, derandomize=True, max_examples=100, database=None)
     @given(
         st.lists(
             st.one_of(

@@ -37,7 +37,7 @@ class NodeProperties(SynchronousTestCase):
         self.assertEqual(node.rewrite(text), text)
         self.assertEqual(node.rewrite(json.dumps(finite(value)).encode()), text)
 
-    @cases(250)
+    @cases(120)
     @given(values)
     def test_every_value(self, value: Any) -> None:
         self.check(value)
@@ -53,12 +53,12 @@ class NodeProperties(SynchronousTestCase):
                     self.check(value)
                 raise
 
-    @cases(300)
+    @cases(150)
     @given(numbers)
     def test_every_number(self, value: float) -> None:
         self.check(value)
 
-    @cases(300)
+    @cases(150)
     @given(texts)
     def test_every_text(self, value: str) -> None:
         self.check(value)
@@ -206,7 +206,7 @@ class GoDialect(SynchronousTestCase):
                 canonical_go([value])
             self.assertEqual(caught.exception.code, "not_json")
 
-    @cases(100)
+    @cases(60)
     @given(values)
     def test_says_the_same_as_the_other_dialect(self, value: Any) -> None:
         """Where there is no lone surrogate, Node reads the same value out of both."""

@@ -174,7 +174,7 @@ class Sealing(Base):
         self.assertEqual(len(message), MAX_MESSAGE)
         self.refused(message + b" ", "too_large")
 
-    @cases(200)
+    @cases(80)
     @given(
         clean_texts,
         clean_texts.filter(bool),
@@ -351,7 +351,7 @@ class Forgers(Base):
                 flipped[place // 8] ^= 1 << place % 8
                 self.refused(bytes(flipped))
 
-    @cases(150)
+    @cases(60)
     @given(clean_texts.filter(bool), payloads, st.randoms(use_true_random=False))
     def test_bits_of_any_message(self, agent: str, payload: dict[str, Any], draw: Any) -> None:
         message = seal(canonical(payload), agent_id=agent)
@@ -448,7 +448,7 @@ def attempt(data: bytes) -> None:
 class AnyBytes(Base):
     """No input raises anything but ProtocolError."""
 
-    @cases(300)
+    @cases(150)
     @given(st.binary(max_size=300))
     def test_random(self, data: bytes) -> None:
         attempt(data)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from unittest import mock
 
+_loaders: list[Any] = []
 _PREFIXES = ("AWS_", "BOTO", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT")
 
 #: No files of the machine's owner, no metadata service, no proxy.
@@ -26,6 +27,18 @@ def aws_environ(more: Mapping[str, str] | None = None) -> dict[str, str]:
 def without_aws(test: Any, more: Mapping[str, str] | None = None) -> None:
     """Let the rest of `test` run in `aws_environ`."""
     patch = mock.patch.dict(os.environ, aws_environ(more), clear=True)
+    patch.start()
+    test.addCleanup(patch.stop)
+
+
+def share_botocore_data(test: Any) -> None:
+    """Let all sessions of this process share what botocore reads from its own files, which takes
+    it longer than a request."""
+    import botocore.session
+
+    if not _loaders:
+        _loaders.append(botocore.session.create_loader())
+    patch = mock.patch("botocore.session.create_loader", return_value=_loaders[0])
     patch.start()
     test.addCleanup(patch.stop)
 

@@ -52,16 +52,20 @@ class HubService(LineProcess[str]):
     def parse(self, line: str) -> str:
         return line
 
-    async def start(self) -> HubService:
-        """Spawn it; returns once it listens, with `port` and `api_port` known."""
+    def write_config(self) -> list[str]:
+        """Write the configuration; the command line that runs a hub with it."""
         path = self.folder / "hub.config.json"
         path.write_text(json.dumps(self.config), "utf-8")
         path.chmod(0o600)
-        argv = [sys.executable, "-c", TWISTD, "--nodaemon", "--pidfile=", *self.options]
+        words = ["twistd", "--nodaemon", "--pidfile=", *self.options]
+        return [*words, "jetcamer-hub", "--config", str(path)]
+
+    async def start(self) -> HubService:
+        """Spawn it; returns once it listens, with `port` and `api_port` known."""
         self._reactor.spawnProcess(
             self,
-            argv[0],
-            args=[*argv, "jetcamer-hub", "--config", str(path)],
+            sys.executable,
+            args=[sys.executable, "-c", TWISTD, *self.write_config()[1:]],
             env=self.environ,
             path=str(self.folder),
         )

@@ -24,9 +24,9 @@ import time
 from collections import Counter, deque
 from typing import Any
 
-from jetcamer.agent.link_machine import TRY_AGAIN_LATER
 from jetcamer.agent.reconnect import MAX_DELAY, UNDISTURBED, ReconnectPolicy
 from jetcamer.daemon.limits import raise_file_limit
+from jetcamer.protocol.close_codes import TRY_AGAIN_LATER
 from tests.support.line_process import LineProcess
 from tests.support.load import Load, LoadAgent, LoadConnection
 from tests.support.tools import ROOT

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -50,6 +51,13 @@ def too_large(words: str = "EntityTooLarge") -> UploadError:
 
 def parser_for(path: str) -> Callable[[str], Mapping[str, Any] | None]:
     return lambda line: {"line": line} if line.startswith("GET") else None
+
+
+def without_syncing(test: Any) -> None:
+    """Let the rest of `test` not wait for the disk: what it makes crash is not the kernel."""
+    patch = mock.patch.multiple("os", fsync=lambda fd: None, fdatasync=lambda fd: None)
+    patch.start()
+    test.addCleanup(patch.stop)
 
 
 class Bucket:

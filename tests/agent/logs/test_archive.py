@@ -31,6 +31,7 @@ from tests.agent.logs.archive_world import (
     refused,
     too_large,
     transient,
+    without_syncing,
 )
 from tests.support.logs import LogsMixin
 
@@ -45,6 +46,7 @@ class ArchiveCase(LogsMixin, SynchronousTestCase):
     settings = SETTINGS
 
     def setUp(self) -> None:
+        without_syncing(self)
         self.world = World(self.mktemp(), self.settings)
         self.bucket = self.world.bucket
         self.clock = self.world.clock
@@ -612,9 +614,9 @@ class FailureTests(ArchiveCase):
             self.start("a.log", "b.log")
             self.dislike(b'"GET 4"', error)
             times = []
-            for second in range(0, 3750, 3):
-                self.world.write("b.log", lines(1000 + second, 1003 + second))
-                self.world.run(3, step=3)
+            for second in range(0, 3750, 6):
+                self.world.write("b.log", lines(1000 + second, 1006 + second))
+                self.world.run(6, step=6)
                 if second == 60:
                     self.world.write("a.log", lines(3, 6))
                 if not self.world.said:
@@ -1128,6 +1130,9 @@ STEPS = st.lists(
 class EveryLineTests(SynchronousTestCase):
     """Whatever happens, every line is in the bucket once, and the ledger says so."""
 
+    def setUp(self) -> None:
+        without_syncing(self)
+
     def step(self, kind: str, *args: Any, seconds: float = 0.0) -> None:
         world = self.world
         getattr(self, f"do_{kind.replace(' ', '_')}")(*args)
@@ -1283,7 +1288,7 @@ class EveryLineTests(SynchronousTestCase):
             for name in "ab":
                 self.add(name, b"")
                 world.complete(name)
-            world.run(1500, step=5)
+            world.run(1500, step=15)
         finally:
             world.halt()
         found = world.bucket.lines()

@@ -21,7 +21,7 @@ from jetcamer.agent.logs import pipeline as module
 from jetcamer.agent.logs.checkpoint import Checkpoint, CheckpointFile
 from jetcamer.agent.logs.pipeline import Pipeline
 from jetcamer.agent.send_queue import Counters, Outgoing, SendQueue
-from tests.agent.logs.archive_world import Bucket, transient
+from tests.agent.logs.archive_world import Bucket, transient, without_syncing
 from tests.agent.logs.tail_world import LogFiles, Watches
 from tests.agent.logs.test_tail_history import KEEP, NAMES, World
 from tests.support.logs import LogsMixin
@@ -139,6 +139,9 @@ class Machine(LogFiles):
         while seconds > 0:
             self.clock.advance(min(0.25, seconds))
             for _ in range(20):
+                now = self.clock.seconds()
+                if all(call.getTime() > now for call in self.clock.getDelayedCalls()):
+                    break
                 self.clock.advance(0)
             seconds -= 0.25
 
@@ -151,6 +154,7 @@ class Machine(LogFiles):
 class PipelineTests(LogsMixin, SynchronousTestCase):
     def setUp(self) -> None:
         self.capture_logs()
+        without_syncing(self)
         self.patch(module, "run_in_thread", lambda reactor, call, name: maybeDeferred(call))
 
     @settings(

@@ -25,7 +25,7 @@ from jetcamer.agent.logs.s3 import S3Uploader, explain, plain_metadata
 from jetcamer.agent.logs.s3_client import S3Access, create_bucket, make_client, make_session
 from jetcamer.agent.logs.s3_client import put_object as put_object_now
 from jetcamer.agent.logs.s3_errors import CREATE, LIST, UploadError, host_of
-from tests.support.aws import aws_environ, without_aws
+from tests.support.aws import aws_environ, share_botocore_data, without_aws
 from tests.support.certs import TestCA
 from tests.support.moto_server import KEY_ID, SECRET, shared_moto
 from tests.support.s3_proxy import Canned, Fault, S3Error, S3Proxy
@@ -45,6 +45,7 @@ class ProxyCase(TestCase):
 
     def setUp(self) -> None:
         without_aws(self)
+        share_botocore_data(self)
         self.moto = shared_moto()
         self.proxy = S3Proxy(reactor, self.moto.port)
         self.proxy.listen()
@@ -600,6 +601,7 @@ class AmazonTests(SynchronousTestCase):
         from botocore.awsrequest import AWSResponse
 
         without_aws(self)
+        share_botocore_data(self)
         sent: list[Any] = []
 
         def send(request: Any, **_: Any) -> AWSResponse:

@@ -9,18 +9,19 @@ from typing import Any
 
 import msgspec
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SynchronousTestCase
 
 from jetcamer.agent.credential_store import StoredCredentials
-from jetcamer.agent.logs.s3_check import Findings, Keys, Line, Question
+from jetcamer.agent.logs.s3_check import Findings, Keys, Line, Question, examine
 from jetcamer.agent.logs.s3_client import S3Access
 from jetcamer.agent.logs.s3_errors import host_of
 from jetcamer.agent.logs.s3_validate import CHECK_SECONDS, S3Check, S3Question, verdict
-from tests.support.aws import NOTHING, aws_environ
+from tests.support.aws import NOTHING, aws_environ, without_aws
 from tests.support.case import ProcessCase
 from tests.support.moto_server import KEY_ID, SECRET, MotoServer, shared_moto
 from tests.support.s3_proxy import Canned, S3Error, S3Proxy
@@ -71,10 +72,16 @@ class CheckCase(ProcessCase):
             self.assertNotIn(secret, repr(question))
         return findings
 
-    async def ask_all(self, questions: list[S3Question]) -> list[Findings]:
-        return await gatherResults(
-            [Deferred.fromCoroutine(self.ask(question)) for question in questions]
-        )
+    async def examine(self, question: S3Question) -> Findings:
+        """As `ask`, but in a thread of ours: what the child does, without the cost of one."""
+        without_aws(self)
+        access = question.access
+        keys = access.stored and Keys(access.stored.access_key_id, access.stored.secret_access_key)
+        asked = Question(access.bucket, access.region, access.endpoint, keys, "", {})
+        findings = await deferToThread(examine, asked, lambda words: None)
+        for secret in (SECRET, KEY_ID):
+            self.assertNotIn(secret, repr(findings))
+        return findings
 
     def only_child(self) -> Any:
         (child,) = self.check._children
@@ -87,9 +94,8 @@ class ChildTests(CheckCase):
         there, absent = moto.new_bucket(), moto.new_name()
         moto.s3.put_object(Bucket=there, Key="0123456789abcdef/x", Body=b"x")
         before = moto.buckets()
-        found, missing = await self.ask_all(
-            [self.question(name, endpoint=moto.endpoint) for name in (there, absent)]
-        )
+        found = await self.ask(self.question(there, endpoint=moto.endpoint))
+        missing = await self.examine(self.question(absent, endpoint=moto.endpoint))
         self.assertEqual(found, Findings(region="us-east-1", bucket_exists=True))
         words = (
             f"bucket {absent} does not exist at {host_of(moto.endpoint)}: the first upload makes "
@@ -149,8 +155,8 @@ class ChildTests(CheckCase):
                 "ValueError",
             ),
         ]
-        found = await self.ask_all([question for question, _, _ in cases])
-        for findings, (_, words, code) in zip(found, cases, strict=True):
+        for question, words, code in cases:
+            findings = await self.examine(question)
             with self.subTest(code=code):
                 self.assertEqual(len(findings.errors), 1)
                 self.assertIn(words, findings.errors[0])
@@ -195,17 +201,6 @@ class ChildTests(CheckCase):
 
 class DeadlineTests(CheckCase):
     """Whatever hangs, there is an answer in time, and nothing stays behind."""
-
-    async def test_a_server_that_never_answers(self) -> None:
-        self.proxy.mode = "hang"
-        asking = self.check.ask(self.question())
-        await self.proxy.when_done(1)
-        self.reactor.clock.advance(CHECK_SECONDS)
-        words = f"there was no answer from {host_of(self.proxy.endpoint)} within 4.5 s"
-        self.assertEqual(
-            self.successResultOf(asking), Findings(errors=(words,), region="us-east-1")
-        )
-        await self.proxy.when_idle()
 
     async def test_a_child_that_has_not_begun(self) -> None:
         asking = self.check.ask(self.question())
@@ -271,7 +266,8 @@ class DeadlineTests(CheckCase):
             self.failureResultOf(asking, CancelledError)
         await ended
 
-    async def test_secrets_stand_neither_in_arguments_nor_in_the_environment(self) -> None:
+    async def test_a_server_that_never_answers(self) -> None:
+        """Meanwhile secrets stand neither in arguments nor in the environment."""
         self.proxy.mode = "hang"
         keys = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
         asking = self.check.ask(self.question(environ=keys))
@@ -282,8 +278,12 @@ class DeadlineTests(CheckCase):
         environment = (process / "environ").read_bytes()
         for text in (SECRET.encode(), KEY_ID.encode()):
             self.assertNotIn(text, environment)
-        asking.cancel()
-        self.failureResultOf(asking, CancelledError)
+        self.reactor.clock.advance(CHECK_SECONDS)
+        words = f"there was no answer from {host_of(self.proxy.endpoint)} within 4.5 s"
+        self.assertEqual(
+            self.successResultOf(asking), Findings(errors=(words,), region="us-east-1")
+        )
+        await self.proxy.when_idle()
 
 
 class PermissionTests(CheckCase):
@@ -309,13 +309,10 @@ class PermissionTests(CheckCase):
             (key["AccessKeyId"], SECRET, "SignatureDoesNotMatch"),
             (KEY_ID, SECRET, "InvalidAccessKeyId"),
         )
-        found = await self.ask_all(
-            [
-                self.question(stored=StoredCredentials(*pair, None), endpoint=moto.endpoint)
-                for *pair, _ in cases
-            ]
-        )
-        self.assertEqual([findings.code for findings in found], [code for _, _, code in cases])
+        for *pair, code in cases:
+            stored = StoredCredentials(*pair, None)
+            findings = await self.examine(self.question(stored=stored, endpoint=moto.endpoint))
+            self.assertEqual(findings.code, code)
 
 
 class VerdictTests(SynchronousTestCase):

@@ -301,7 +301,7 @@ class SchemathesisTests(TestCase):
         count = 0
 
         @settings(
-            max_examples=4,
+            max_examples=2,
             derandomize=True,
             database=None,
             deadline=None,

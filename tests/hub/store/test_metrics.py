@@ -80,7 +80,7 @@ query = st.tuples(
 
 
 class RollUpTest(SynchronousTestCase):
-    @settings(deadline=None, derandomize=True, max_examples=120, database=None)
+    @settings(deadline=None, derandomize=True, max_examples=60, database=None)
     @given(st.lists(step, max_size=12), st.lists(query, min_size=1, max_size=4))
     def test_a_query_says_what_the_rows_say(self, steps, queries):
         self.patch(metrics, "_MOVE_ROWS", 4)

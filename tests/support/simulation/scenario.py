@@ -164,7 +164,8 @@ class Simulation(Checks):
             wire.stuck = True
             if agent.process is not None:
                 for number in range(3):
-                    agent.process.link.send_log("info", f"late {number} {agent.ordinal}")
+                    line = f"late {number} {agent.ordinal} at {self.time.now}"
+                    agent.process.link.send_log("info", line)
             wire.client.vanish(last_word=True)
             self._in(agent.random.uniform(1, 20), wire.unstick)
 
@@ -292,11 +293,13 @@ class Simulation(Checks):
         self._in(self.random.uniform(0.3, 1.5), self._start_hub)
 
     def _crash_hub(self, quietly: bool) -> None:
-        if self.hub is not None:
-            self._note("hub crashes")
-            self.hub.crash(quietly)
-            self.hub = None
-            self._in(self.random.uniform(0.3, 1.5), self._start_hub)
+        if self.hub is None:  # it is away just now
+            self._in(1.0, self._crash_hub, quietly)
+            return
+        self._note("hub crashes")
+        self.hub.crash(quietly)
+        self.hub = None
+        self._in(self.random.uniform(0.3, 1.5), self._start_hub)
 
     # The run.
 
