@@ -2,13 +2,14 @@
 
     python benchmarks/hub_ingest.py [--quick] [--only plain tls store memory]
 
-The servers are `twistd jetcamer-hub`, the customer's own where its document is at hand (it checks
-neither time nor nonce, and speaks no TLS), and one on Node with `ws` that does the same as the hub
-and puts no log lines together. Agents are raw sockets in another process, their messages signed and
-masked beforehand. CPU is the server process's, all threads, kernel included. The servers take
-turns, so that a busy machine burdens them alike; figures are medians, a ratio is the median of the
-ratios of neighbours. What is required is held against the customer's, and against the other where
-that was not measured. A server that has not verified every message ends the run.
+The servers are `twistd jetcamer-hub`; the customer's own, word for word, where its document is at
+hand (it checks neither time nor nonce, speaks no TLS, and prints each message, here to nowhere);
+and one on Node with `ws` that does the same as the hub and prints nothing. Agents are raw sockets
+in another process, their messages signed and masked beforehand. CPU is the server process's, all
+threads, kernel included. The servers take turns, so that a busy machine burdens them alike; figures
+are medians, a ratio is the median of the ratios of neighbours. What is required is held against
+the customer's server, and against the other where that was not measured. A server that has not
+verified every message ends the run.
 Needs Linux, Node, and the packages of tests/support/node (``make node-peers``).
 """
 

@@ -1,8 +1,7 @@
 """The servers that a hub benchmark compares: each started, counted and stopped in the same way.
 
 `NodeHub` does on Node, with `ws`, what the hub does; `DocumentHub` is the server of the customer's
-own document, where that lies beside the checkout, which knows no window and no nonces; `Hub` is
-``twistd jetcamer-hub``.
+own document, where that lies beside the checkout; `Hub` is ``twistd jetcamer-hub``.
 """
 
 from __future__ import annotations
@@ -107,21 +106,23 @@ class NodeHub(_JSONLines):
         return status
 
 
-#: A server in production does not print each message. What it would print is still put together.
-_SILENCE = """
-// ---- For benchmarks: what it says of a message is counted, and not written.
-const say = console.log;
+#: What it prints is counted, and the lines that are ours go to us.
+_CONSOLE = """
+// ---- For benchmarks.
+import { writeSync } from 'fs';
+const print = console.log;
 let verified = 0;
-console.log = (text: string) => {
+console.log = (text: string, ...more: unknown[]) => {
   if (/^.server. (Metrics|Agent auth)/.test(text)) verified += 1;
-  else if (text.startsWith('[console]')) say(text);
+  if (text.startsWith('[console]')) writeSync(3, text + '\\n');
+  else print(text, ...more);
 };
-process.on('SIGUSR2', () => say(`[console] verified ${verified}`));
+process.on('SIGUSR2', () => console.log(`[console] verified ${verified}`));
 """
 
 
 class DocumentHub(CustomerServer):
-    """The document's own server, word for word, its `console.log` replaced by a counter."""
+    """The document's own server, word for word; what it prints of each message is not kept."""
 
     label = "Node, the customer's"
 
@@ -129,7 +130,7 @@ class DocumentHub(CustomerServer):
         super().__init__(reactor, {})
         self.per_second = 1000.0
         self._folder = folder
-        self._source = server_source(secrets(agents)) + _SILENCE  # SkipTest where there is none
+        self._source = server_source(secrets(agents)) + _CONSOLE  # SkipTest where there is none
 
     async def start(self) -> DocumentHub:
         folder = self._folder / "document"
@@ -137,7 +138,8 @@ class DocumentHub(CustomerServer):
         (folder / "node_modules").symlink_to(NODE_PEERS / "node_modules")
         (folder / "server.ts").write_text(self._source, "utf-8")
         environ = {"PORT": "0", "NODE_ENV": "production"}
-        argv = [require_program("node"), "--import", "tsx", "server.ts"]
+        node = [require_program("node"), "--import", "tsx", "server.ts"]
+        argv = ["/bin/sh", "-c", 'exec "$@" 3>&1 >/dev/null', "sh", *node]
         self.spawn(argv, environ, str(folder))
         line = await self.wait_for(lambda said: said.startswith("[console] listening on "))
         self.port = int(line.rsplit(" ", 1)[1])

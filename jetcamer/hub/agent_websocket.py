@@ -174,32 +174,13 @@ class AgentWebSocket(TimedWebSocket):
             self.data = b""
 
     def _take_text_frames(self) -> bool:
-        """Hand the whole text frames in hand to the session; whether something is left to parse."""
+        """Hand the whole text frames in hand to the session, as long as it wants them; whether
+        something is left to parse."""
         data = self.data
         session = self.session
         if session is None:
             return bool(data)
         payloads, at = text_frames(data, self._longest)
-        if payloads:
-            taken = self._hand_on(payloads, session)
-            if taken < len(payloads):
-                del payloads[taken:]
-                at = wire_length(payloads)
-            octets = sum(map(len, payloads))
-            traffic = self.factory.traffic
-            traffic.incomingWebSocketFrames += taken
-            traffic.incomingWebSocketMessages += taken
-            traffic.incomingOctetsWebSocketLevel += octets
-            traffic.incomingOctetsAppLevel += octets
-        if at == len(data):
-            self.data = b""
-            return False
-        if at:
-            self.data = data[at:]
-        return self.state != OPEN or not is_awaited(self.data, self._longest)
-
-    def _hand_on(self, payloads: list[bytes], session: AgentSession) -> int:
-        """Hand messages to the session, as long as it wants them; how many it got."""
         taken = 0
         try:
             for payload in payloads:
@@ -212,7 +193,19 @@ class AgentWebSocket(TimedWebSocket):
             self._session_failed(session)
         if self._stranger:
             self._look_who_it_is(session)
-        return taken
+        if taken < len(payloads):
+            del payloads[taken:]
+            at = wire_length(payloads)
+        traffic = self.factory.traffic
+        traffic.incomingWebSocketFrames += taken
+        traffic.incomingWebSocketMessages += taken
+        traffic.incomingOctetsAppLevel += sum(map(len, payloads))
+        if at == len(data):
+            self.data = b""
+            return False
+        if at:
+            self.data = data[at:]
+        return self.state != OPEN or not is_awaited(self.data, self._longest)
 
     def _look_who_it_is(self, session: AgentSession) -> None:
         """Whether the agent has authenticated: then it may send as much as agents may."""

@@ -69,7 +69,7 @@ class ReplayGuard:
 
     def check(self, ts: int, nonce: str, now: int) -> None:
         """Remember a fresh message; raise ``invalid_timestamp`` or ``replayed_nonce`` otherwise."""
-        if not -self._window <= ts - now <= self._window:
+        if abs(ts - now) > self._window:
             side = "ahead of" if ts > now else "behind"
             seconds = abs(ts - now) // 1000
             raise ProtocolError("invalid_timestamp", f"{seconds} s {side} this clock", "ts")
