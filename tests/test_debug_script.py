@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -134,6 +135,22 @@ class ScriptCase(TestCase):
         self.assertEqual(err, b"", "the script complained on standard error")
         return out.decode(), status
 
+    async def run_functions(self, names: Iterable[str], program: str, *words: str) -> str:
+        """Run shell code that uses functions of the script, which are all there is of it."""
+        text = SCRIPT.read_text("utf-8")
+        found = [
+            re.search(rf"^{name}\(\) \{{ .*|^{name}\(\) \{{\n(?s:.*?)^\}}$", text, re.M)
+            for name in names
+        ]
+        functions = "\n".join(match[0] for match in found if match)
+        out, err, status = await getProcessOutputAndValue(
+            self.shell,
+            ["-c", f"set -u\n{functions}\n{program}", "sh", *words],
+            env={"PATH": str(self.bin.resolve()), "LC_ALL": "C"},
+        )
+        self.assertEqual((err, status), (b"", 0))
+        return out.decode()
+
 
 class StateTests(ScriptCase):
     """Each state of the link has its words, its advice and its exit status."""
@@ -240,11 +257,13 @@ class StateTests(ScriptCase):
 
 
 class AdviceTests(ScriptCase):
-    """A cause in `lastError` is followed by what to do about it."""
+    """A cause in `lastError` is followed by what to do about it.
+
+    Here the script's own function is asked about all in one shell; StateTests see that it is asked.
+    """
 
     async def test_each_cause(self) -> None:
-        self.provide("curl")
-        for error, advice in {
+        advices = {
             "closed by the server: 1008 unknown_agent": "Register it there",
             "closed by the server: 1008 invalid_timestamp": "timedatectl",
             "closed by the server: 1000 replaced_by_new_connection": "may not share",
@@ -261,11 +280,14 @@ class AdviceTests(ScriptCase):
             "TLS: the server does not speak TLS on this port": "begins with ws://",
             "no route to host": "no route to the server",
             "something else": "server's log",
-        }.items():
-            web = self.serve(offline("backing off", attempt=2, lastError=error))
-            out, status = await self.run_script(web, programs=())
-            self.assertIn(advice, out, error)
-            self.assertEqual(status, 2)
+        }
+        ask = 'for error; do advise "$error"; echo; echo ----; done'
+        program = f"AGENT=server-01 CONFIG=agent.json; {ask}"
+        out = await self.run_functions(("todo", "advise"), program, *advices)
+        *said, rest = out.split("\n----\n")
+        self.assertEqual(rest, "")
+        for (error, advice), words in zip(advices.items(), said, strict=True):
+            self.assertIn(advice, words, error)
 
 
 class MachineTests(ScriptCase):
@@ -351,23 +373,16 @@ class MachineTests(ScriptCase):
         self.assertEqual(status, 0)
 
     async def test_configuration_that_is_no_json(self) -> None:
-        self.provide("curl")
+        """One through the whole script, the others through its parser."""
         web = self.serve(ONLINE)
-        for text in (
-            '{"webListen": ',
-            '{"a": 1,}',
-            "{} {}",
-            '{"a": 1 "b": 2}',
-            '{"a": tru}',
-            '{"a": "\\ud8"}',
-            "",
-        ):
-            path = self.write_config(text)
-            out, status = await self.run_script(
-                web, programs=(), arguments=["--quick", f"--config={path}"]
-            )
-            self.assertIn(f"{path} is not valid JSON", out, text)
-            self.assertEqual(status, 2)
+        path = self.write_config('{"webListen": ')
+        out, status = await self.run_script(web, arguments=["--quick", f"--config={path}"])
+        self.assertIn(f"{path} is not valid JSON", out)
+        self.assertEqual(status, 2)
+        texts = ("{} {}", '{"a": 1,}', '{"a": 1 "b": 2}', '{"a": tru}', '{"a": "\\ud8"}', "", "{}")
+        ask = 'for text; do printf %s "$text" | json_members >/dev/null; echo $?; done'
+        out = await self.run_functions(["json_members"], ask, *texts)
+        self.assertEqual(out.split(), ["1"] * 6 + ["0"])
 
     async def test_a_named_configuration_that_is_missing(self) -> None:
         out, status = await self.run_script(

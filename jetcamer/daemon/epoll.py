@@ -36,7 +36,7 @@ _FEW, _MANY = 479, 60 * 1024
 
 
 class DirectEPollReactor(EPollReactor):
-    """An `EPollReactor`; only what is done with the events of one poll differs."""
+    """An `EPollReactor` but for what is done with the events of one poll, and its TCP ports."""
 
     def doPoll(self, timeout: float | None) -> None:
         try:
@@ -66,15 +66,15 @@ class DirectEPollReactor(EPollReactor):
         finally:
             contexts.pop()
 
+    # ReactorBase calls it by this name.
+    doIteration = doPoll
+
     def listenTCP(
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
     ) -> DirectPort:
         listening = DirectPort(port, factory, backlog, interface, self)
         listening.startListening()
         return listening
-
-    # ReactorBase calls it by this name.
-    doIteration = doPoll
 
     def _read(self, selectable: Any, fd: int, log_context: dict[str, Any]) -> None:
         """`log.callWithLogger` of `_doReadOrWrite`, as far as reading goes."""
@@ -107,11 +107,14 @@ class DirectEPollReactor(EPollReactor):
 
 
 def _receive(connection: Any) -> Any:
-    """`Connection.doRead` of an accepted connection; what was raised is logged and returned.
+    """`Connection.doRead` of an accepted connection, which returns why the connection is over, or
+    None; what the protocol raises is logged, and is why.
 
     Its buffer fits what mostly comes: to take 64 KiB from the heap for some hundred bytes costs
     as much as to read them.
     """
+    if connection._aborting:
+        return None
     try:
         receive = connection.socket.recv
         try:

@@ -61,7 +61,7 @@ class Traffic:
 
     @incomingOctetsWebSocketLevel.setter
     def incomingOctetsWebSocketLevel(self, value: int) -> None:
-        """Autobahn counts both, one after the other."""
+        """Autobahn counts both, one after the other: counted as that of the App level."""
 
 
 class _NobodyWaits:

@@ -56,14 +56,14 @@ def text_frames(data: bytes, longest: int) -> tuple[list[bytes], int]:
     payloads: list[bytes] = []
     at, size = 0, len(data)
     while size - at >= _HEAD:
-        kind, length = _two_shorts(data, at)
-        if kind == _TEXT_16:
+        head, length = _two_shorts(data, at)
+        if head == _TEXT_16:
             begin = at + _HEAD_16
             if length < 126:
                 break  # would have fitted into the short form
-        elif _TEXT <= kind < _TEXT_16:
+        elif _TEXT <= head < _TEXT_16:
             begin = at + _HEAD
-            length = kind - _TEXT
+            length = head - _TEXT
         else:
             break  # not final text, not masked, or longer than ours are
         end = begin + length

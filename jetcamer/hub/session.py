@@ -249,7 +249,7 @@ class AgentSession:
     def _open(self, data: bytes, agent: Agent, plain: Envelope | None = None) -> Envelope:
         """Verify with the agent's keys, the one that was right the last time first.
 
-        :param plain: what `decode_plain` has found in `data`, where that was done before.
+        :param plain: what `decode_plain` found in `data`, where it was asked before and did.
         """
         keys = agent.keys
         key = self._key

@@ -113,7 +113,7 @@ class ReplayGuard:
         return False
 
     def _insert(self, ts: int, mark: int) -> None:
-        """Remember one of a burst, or one that is not the newest."""
+        """Remember one of a burst, or the first after it, or one that is not the newest."""
         times, marks, tags, at = self._times, self._marks, self._tags, self._lowest
         if at:
             times[:] = times[at:] + times[:at]

@@ -108,7 +108,7 @@ class SigningKey:
         received; then, of a message up to 64 KiB, the values written anew as Node writes them,
         and as Go does.
 
-        :param plain: what `decode_plain` has found in `data`, where that was done before.
+        :param plain: what `decode_plain` found in `data`, where it was asked before and did.
         """
         envelope = decode_plain(data) if plain is None else plain
         if envelope is not None and self._matches(data[:-TAIL] + b"}", envelope.signature):

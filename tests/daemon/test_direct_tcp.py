@@ -7,9 +7,10 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import DeferredQueue
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.posixbase import PosixReactorBase
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, TestCase
@@ -88,18 +89,70 @@ class DirectTests(TestCase):
         peer.transport.registerProducer(Source(), True)
         peer.transport.write(MEGABYTES)
         self.assertEqual(events, ["pause"])
+        found = [client.recv(65536) for _ in range(20)]  # so that there is room again
         peer.transport.write(b"the end")
         peer.transport.unregisterProducer()
         peer.transport.loseConnection()
 
         def read() -> bytes:
-            found = []
             while data := client.recv(65536):
                 found.append(data)
             return b"".join(found)
 
         self.assertEqual(await deferToThread(read), MEGABYTES + b"the end")
         self.assertIs(await self.lost.get(), ConnectionDone)
+
+    async def test_a_source_that_never_ends_is_paused(self) -> None:
+        """However much the kernel would take, others have their turn."""
+        client, peer = await self.pair()
+        client.settimeout(20)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        piece, pieces = b"p" * 1000, 0
+
+        class Source:
+            paused = False
+
+            def pauseProducing(self) -> None:
+                self.paused = True
+
+            def resumeProducing(self) -> None:
+                self.paused = False
+
+            def stopProducing(self) -> None:
+                pass
+
+        source = Source()
+        peer.transport.registerProducer(source, True)
+        for most in (140_000, 280_000):
+            while not source.paused:
+                peer.transport.write(piece)
+                pieces += 1
+            self.assertLess(pieces * len(piece), most)
+            while source.paused:
+                await deferLater(reactor, 0)
+        peer.transport.unregisterProducer()
+
+        def read() -> None:
+            left = pieces * len(piece)
+            while left:
+                left -= len(client.recv(left))
+
+        await deferToThread(read)
+        peer.transport.write(b"at once")
+        self.assertEqual(client.recv(100, socket.MSG_DONTWAIT), b"at once")
+
+    async def test_only_bytes(self) -> None:
+        _, peer = await self.pair()
+        for data in ("text", memoryview(b"m"), bytearray(8_000_000)):
+            with self.assertRaises(TypeError):
+                peer.transport.write(data)
+
+    async def test_a_reset_that_a_write_finds(self) -> None:
+        client, peer = await self.pair()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        peer.transport.write(b"into the void")
+        self.assertIs(await self.lost.get(), ConnectionLost)
 
     async def test_a_source_that_is_pulled(self) -> None:
         client, peer = await self.pair()

@@ -22,6 +22,7 @@ from twisted.python.log import ILogContext
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from jetcamer.daemon import epoll
 from jetcamer.daemon.epoll import DirectEPollReactor
 from tests.support.case import ProcessCase
 from tests.support.tools import ROOT
@@ -362,6 +363,35 @@ class AcceptedTests(SynchronousTestCase):
                 scene.events[0] = scene.events[-1] = len(sent)
 
             self.assertEqual(self.play(act), [size, "Accepted,0,127.0.0.1", size])
+
+    def test_they_take_the_shorter_way(self) -> None:
+        taken: list[object] = []
+        receive = epoll._receive
+        self.patch(epoll, "_receive", lambda each: taken.append(each) or receive(each))
+        scene = Scene(DirectEPollReactor)
+        connection, client = self.accept(scene)
+        client.sendall(b"1")
+        while not connection.data:
+            scene.step()
+        self.assertEqual(taken, [connection.transport])
+        scene.close()
+
+    def test_aborted(self) -> None:
+        """What was on its way is not delivered any more."""
+
+        def act(scene: Scene) -> None:
+            connection, client = self.accept(scene)
+            transport: Any = connection.transport
+            client.sendall(b"1")
+            transport.abortConnection()
+            transport.resumeProducing()
+            scene.step()
+            scene.events.append(connection.data)
+            while len(scene.events) < 2:
+                scene.reactor.runUntilCurrent()
+                scene.step()
+
+        self.assertEqual(self.play(act)[0], b"")
 
     def test_reset(self) -> None:
         def act(scene: Scene) -> None:

@@ -41,16 +41,13 @@ class NodePeersTests(ProcessCase):
         self.assertEqual((await agent.wait_for_event("command"))["args"], {})
 
     async def test_wrong_key(self) -> None:
-        """A signature by another key is refused on both sides."""
+        """A signature by another key is refused on both sides; and the agent does not run a
+        command whose signature is wrong or no signature at all."""
         peer = await self.peer()
         agent = await self.agent(peer.url, secret="another")
         self.assertEqual((await peer.wait_for_event("refused"))["reason"], "invalid_signature")
         closed = await agent.wait_for_event("close")
         self.assertEqual((closed["code"], closed["reason"]), (1008, "invalid_signature"))
-
-    async def test_forged_command(self) -> None:
-        """The agent does not run a command whose signature is wrong or no signature at all."""
-        peer = await self.peer()
         agent = await self.agent(peer.url)
         await peer.message("auth")
         for signature in ("00" * 32, "zz", ""):
@@ -71,23 +68,20 @@ class NodePeersTests(ProcessCase):
         closed = await agent.wait_for_event("close")
         self.assertEqual((closed["code"], closed["reason"]), (1013, "try later"))
 
-    async def test_deadline(self) -> None:
-        """A wait ends, and shows what the child said instead."""
+    async def test_deadline_and_death(self) -> None:
+        """A wait ends, and shows what the child said instead; it ends when the child does, too."""
         peer = await self.peer()
         with self.assertRaises(LineNotSeen) as caught:
             await peer.wait_for_event("never", timeout=0.01)
         self.assertIn("listening", str(caught.exception))
-
-    async def test_death(self) -> None:
-        """A wait ends when the child does."""
-        peer = await self.peer()
         waiting = peer.wait_for(lambda event: False)
         peer.signal("KILL")
         with self.assertRaises(LineNotSeen):
             await waiting
 
     async def test_the_documents_server(self) -> None:
-        """The document's own server takes what the Node agent says, and commands it."""
+        """The document's own server takes what the Node agent says, and commands it; and it
+        refuses what another key signed."""
         server = CustomerServer(reactor, {AGENT: SECRET})
         self.addCleanup(server.stop)
         await server.start()
@@ -98,12 +92,6 @@ class NodePeersTests(ProcessCase):
         await server.wait_for(lambda line: "[console] sendCommand: true" in line)
         await server.wait_for(lambda line: f"Command result from {AGENT}" in line)
         self.assertEqual(server.stderr, "")
-
-    async def test_the_documents_server_refuses(self) -> None:
-        """And it refuses what another key signed."""
-        server = CustomerServer(reactor, {AGENT: SECRET})
-        self.addCleanup(server.stop)
-        await server.start()
-        agent = await self.agent(server.url, secret="another")
-        closed = await agent.wait_for_event("close")
+        other = await self.agent(server.url, secret="another")
+        closed = await other.wait_for_event("close")
         self.assertEqual((closed["code"], closed["reason"]), (1008, "invalid_signature"))

@@ -376,14 +376,14 @@ class OrderTests(ArchiveCase):
 
 
 class MemoryTests(ArchiveCase):
-    settings = ArchiveSettings(max_batch=100_000)
+    settings = ArchiveSettings(max_batch=50_000)
 
     def test_whatever_the_lines_are_uploads_take_less_than_8_mib(self) -> None:
         self.bucket.always = "hang"
         for number, line in enumerate((b"\0" * 60_000, b"\xff" * 60_000, b"GET " + b"x" * 80, b"")):
             name = f"{number}.log"
             self.start(name)
-            data = (line + b"\n") * min((5 << 19) // (len(line) + 1), 250_000)
+            data = (line + b"\n") * min((5 << 19) // (len(line) + 1), 60_000)
             tracemalloc.start()
             try:
                 self.world.write(name, data)
