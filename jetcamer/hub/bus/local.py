@@ -40,7 +40,7 @@ _HEAD = getsizeof("")
 def weight_of(*texts: str | None) -> int:
     """The bytes that these take, in memory or as JSON, whichever are more; for `publish`."""
     present = [text for text in texts if text]
-    if all(map(str.isascii, present)):
+    if present and all(map(str.isascii, present)):
         joined = "".join(present)
         return max(len(present) * _HEAD + len(joined), _length_as_json(joined))
     return sum(max(getsizeof(text), _length_as_json(text)) for text in present)
