@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from typing import Any
 
@@ -101,6 +102,34 @@ class DirectTests(TestCase):
 
         self.assertEqual(await deferToThread(read), MEGABYTES + b"the end")
         self.assertIs(await self.lost.get(), ConnectionDone)
+
+    async def test_what_waits_goes_first(self) -> None:
+        """Also where the socket has room again before the reactor has seen it."""
+        self.listen()
+        for turns in (0, 2):
+            client = socket.socket()
+            self.addCleanup(client.close)
+            client.settimeout(20)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", self.port.getHost().port))
+            peer = await self.made.get()
+            peer.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            data, found = MEGABYTES[:60_000], []
+            peer.transport.write(data)
+            for turn in range(turns + 1):
+                if turn:
+                    await deferLater(reactor, 0)
+                while not select.select([], [peer.transport], [], 0)[1]:
+                    found.append(client.recv(1024))
+            peer.transport.write(b"the end")
+            peer.transport.loseConnection()
+
+            def read(client: socket.socket = client, found: list[bytes] = found) -> bytes:
+                while part := client.recv(65536):
+                    found.append(part)
+                return b"".join(found)
+
+            self.assertEqual(await deferToThread(read), data + b"the end", turns)
 
     async def test_a_source_that_never_ends_is_paused(self) -> None:
         """However much the kernel would take, others have their turn."""
