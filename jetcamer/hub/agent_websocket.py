@@ -196,10 +196,12 @@ class AgentWebSocket(TimedWebSocket):
         if taken < len(payloads):
             del payloads[taken:]
             at = wire_length(payloads)
+        octets = sum(map(len, payloads))
         traffic = self.factory.traffic
         traffic.incomingWebSocketFrames += taken
         traffic.incomingWebSocketMessages += taken
-        traffic.incomingOctetsAppLevel += sum(map(len, payloads))
+        traffic.incomingOctetsWebSocketLevel += octets
+        traffic.incomingOctetsAppLevel += octets
         if at == len(data):
             self.data = b""
             return False

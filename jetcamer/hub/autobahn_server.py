@@ -28,12 +28,12 @@ from autobahn.websocket.utf8validator import Utf8Validator  # noqa: E402
 class Traffic:
     """What all connections of a factory received and sent; the names are Autobahn's.
 
-    Wire is with frame headers, WebSocket and App are payloads, which are the same without
-    compression. Frames and messages are of data.
+    Wire is with frame headers, WebSocket and App are payloads. Frames and messages are of data.
     """
 
     __slots__ = (
         "incomingOctetsAppLevel",
+        "incomingOctetsWebSocketLevel",
         "incomingOctetsWireLevel",
         "incomingWebSocketFrames",
         "incomingWebSocketMessages",
@@ -46,6 +46,7 @@ class Traffic:
 
     def __init__(self) -> None:
         self.incomingOctetsWireLevel = 0
+        self.incomingOctetsWebSocketLevel = 0
         self.incomingOctetsAppLevel = 0
         self.incomingWebSocketFrames = 0
         self.incomingWebSocketMessages = 0
@@ -54,14 +55,6 @@ class Traffic:
         self.outgoingOctetsAppLevel = 0
         self.outgoingWebSocketFrames = 0
         self.outgoingWebSocketMessages = 0
-
-    @property
-    def incomingOctetsWebSocketLevel(self) -> int:
-        return self.incomingOctetsAppLevel
-
-    @incomingOctetsWebSocketLevel.setter
-    def incomingOctetsWebSocketLevel(self, value: int) -> None:
-        """Autobahn counts both, one after the other: counted as that of the App level."""
 
 
 class _NobodyWaits:

@@ -35,7 +35,6 @@ from jetcamer.protocol.envelope import (
     decode,
     decode_payload,
     decode_plain,
-    envelope_of,
 )
 from jetcamer.protocol.errors import ProtocolError, excerpt
 from jetcamer.protocol.parsing import check_limits, members
@@ -275,7 +274,7 @@ class AgentSession:
     def _open_first(self, data: bytes, now: int) -> tuple[Agent, Envelope]:
         """The one message that is decoded before it is verified: it says by which key."""
         plain = decode_plain(data)
-        claimed = (envelope_of(members(data)) if plain is None else plain).agent_id
+        claimed = (plain or decode(data)).agent_id
         agent = self._keys.find(claimed, now)
         if agent is None:
             raise ProtocolError("unknown_agent", self._keys.why_unknown(claimed))

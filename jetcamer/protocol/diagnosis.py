@@ -180,6 +180,9 @@ def _digest(signature: str) -> tuple[bytes | None, str]:
 _GO_CHANGED = ("\\b", "\\f", "\\u000")
 
 
+_FormMaker = Callable[[str, Iterable[str], Mapping[str, str]], tuple[_Form, bytes]]
+
+
 def _forms(found: Mapping[str, Member]) -> Iterator[tuple[_Form | None, bytes]]:
     """What may have been signed; None in place of forms that would cost too much."""
     spelled = {name: compact(member.text) for name, member in found.items()}
@@ -214,11 +217,7 @@ def _orders(
     spaced: bool = False,
 ) -> Iterator[tuple[_Form, bytes]]:
     """The members in another order, or with one more, each spelled as in `texts`."""
-    suffix, advice = _of_spaced(spaced)
-
-    def form(words: str, names: Iterable[str], other: Mapping[str, str]) -> tuple[_Form, bytes]:
-        return _Form(words + suffix, advice), _object(names, {**texts, **other}, spaced)
-
+    form = _form_maker(texts, spaced)
     received = [name for name in found if name != "signature"]
     yield form("the members in the order in which they were sent", received, {})
     yield form("the members sorted by name", sorted(in_order), {})
@@ -237,6 +236,16 @@ def _of_spaced(spaced: bool) -> tuple[str, str]:
     return "", _ORDER
 
 
+def _form_maker(texts: Mapping[str, str], spaced: bool) -> _FormMaker:
+    """What makes a form of its words, its members, and texts that stand for those in `texts`."""
+    suffix, advice = _of_spaced(spaced)
+
+    def form(words: str, names: Iterable[str], other: Mapping[str, str]) -> tuple[_Form, bytes]:
+        return _Form(words + suffix, advice), _object(names, {**texts, **other}, spaced)
+
+    return form
+
+
 def _layouts(
     found: Mapping[str, Member],
     in_order: list[str],
@@ -246,10 +255,7 @@ def _layouts(
 ) -> Iterator[tuple[_Form, bytes]]:
     """The members put together in rarer ways, each spelled as in `texts`."""
     suffix, advice = _of_spaced(spaced)
-
-    def form(words: str, names: Iterable[str], other: Mapping[str, str]) -> tuple[_Form, bytes]:
-        return _Form(words + suffix, advice), _object(names, {**texts, **other}, spaced)
-
+    form = _form_maker(texts, spaced)
     ts = texts.get("ts", "")
     bare = ts.strip('"')
     times = [("ts as a string", f'"{bare}"'), ("ts as a number", bare)]

@@ -33,17 +33,10 @@ METRICS_KEPT_MS = 300_000
 #: What one event is taken to weigh besides the text that it carries.
 _WEIGHT = 200
 
-#: What a text takes in memory besides its characters.
-_HEAD = getsizeof("")
-
 
 def weight_of(*texts: str | None) -> int:
     """The bytes that these take, in memory or as JSON, whichever are more; for `publish`."""
-    present = [text for text in texts if text]
-    if present and all(map(str.isascii, present)):
-        joined = "".join(present)
-        return max(len(present) * _HEAD + len(joined), _length_as_json(joined))
-    return sum(max(getsizeof(text), _length_as_json(text)) for text in present)
+    return sum(max(getsizeof(text), _length_as_json(text)) for text in texts if text)
 
 
 def _length_as_json(text: str) -> int:
